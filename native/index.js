@@ -1,0 +1,27 @@
+// Loads the addon: what `npm run build` made in a checkout, else the binary that the package ships.
+import { existsSync } from "node:fs"
+import { createRequire } from "node:module"
+import { fileURLToPath } from "node:url"
+
+const candidates = [
+  "./build/Release/virtkit_native.node",
+  `./prebuilds/linux-${process.arch}/virtkit_native.node`,
+]
+
+function load() {
+  for (const candidate of candidates) {
+    const path = fileURLToPath(new URL(candidate, import.meta.url))
+    if (existsSync(path)) return createRequire(import.meta.url)(path)
+  }
+  throw new Error(
+    `@virtkit/native has no binary for ${process.platform}-${process.arch}; in a checkout, run "npm run build"`,
+  )
+}
+
+const addon = load()
+
+// One line a part of the addon, the names as in types/*.d.ts; a test compares them with the addon's real exports.
+export const {} = addon // kvm.cc
+export const {} = addon // memory.cc
+export const {} = addon // events.cc
+export const {} = addon // block.cc

@@ -1,0 +1,7 @@
+#include "modules.h"
+
+namespace virtkit {
+
+void InitEvents(Napi::Env, Napi::Object) {}
+
+}  // namespace virtkit

@@ -1,0 +1,13 @@
+// Every part of the addon adds its classes and functions to the exports by one of these.
+#pragma once
+
+#include <napi.h>
+
+namespace virtkit {
+
+void InitKvm(Napi::Env env, Napi::Object exports);
+void InitMemory(Napi::Env env, Napi::Object exports);
+void InitEvents(Napi::Env env, Napi::Object exports);
+void InitBlock(Napi::Env env, Napi::Object exports);
+
+}  // namespace virtkit

@@ -1,0 +1,60 @@
+import type { GuestMemory } from "./memory.js"
+import type { Queue } from "./queue.js"
+import type { Stateful } from "./state.js"
+
+/**
+ * A virtio device, written once and run behind any transport (virtio-mmio, virtio-pci, vhost-user).
+ *
+ * The transport calls it on the VM's thread, never re-entrantly. Order: construction, `activate` at DRIVER_OK, any
+ * number of `notify` and `writeConfig`, `reset`, `activate` again and so on, at the end `close`. `writeConfig` may come
+ * before `activate`. Nothing that a guest does may make a method throw.
+ */
+export interface VirtioDevice extends Stateful {
+  /** For messages and ACPI or sysfs-like listings, such as "blk0". */
+  readonly name: string
+  /** Virtio device ID (virtio 1.3, section 5). */
+  readonly deviceType: number
+  /**
+   * Device-specific feature bits that it offers, and transport-independent ones that it needs beyond those that the
+   * transport and queue layers offer for every device (VERSION_1, RING_INDIRECT_DESC, RING_EVENT_IDX).
+   */
+  readonly features: bigint
+  /** Largest size of each queue; its length is the number of queues. Powers of two, at most 32768. */
+  readonly queueMaxSizes: readonly number[]
+  /** Device configuration space as the driver reads it, little-endian. */
+  readonly config: Uint8Array
+  /**
+   * The driver wrote `data` at `offset` of the configuration space; the range is within `config`, whose bytes are not
+   * changed by the transport. Absent when no field is writable by the driver.
+   */
+  writeConfig?(offset: number, data: Uint8Array): void
+  /** The driver set DRIVER_OK. `context` is valid until `reset`. */
+  activate(context: DeviceContext): void
+  /** The driver made buffers available in that queue, or may have. Spurious calls are allowed. */
+  notify(queueIndex: number): void
+  /**
+   * Quiesce: when it resolves no request is in flight, no queue or memory of the context will be touched again, and
+   * device state is as after construction. Chains in flight are abandoned, not pushed. Resolves at once when idle.
+   */
+  reset(): Promise<void>
+  /** Releases host resources. Idempotent. No other call follows. Implies `reset`. */
+  close(): Promise<void>
+}
+
+/** What a device may use between `activate` and `reset`. */
+export interface DeviceContext {
+  readonly memory: GuestMemory
+  /** Negotiated features, transport and ring features included. */
+  readonly features: bigint
+  /** By queue index; undefined for a queue that the driver did not enable. */
+  readonly queues: readonly (Queue | undefined)[]
+  /** Applies `update`, which changes the bytes of `VirtioDevice.config`, and tells the driver (configuration interrupt). */
+  updateConfig(update: () => void): void
+  /** The device is in a state that only a reset heals: sets DEVICE_NEEDS_RESET and tells the driver. */
+  needsReset(reason: string): void
+  /**
+   * Runs `task` in a later turn of the event loop, unless the device was reset by then. For drains that reached their
+   * batch limit, so that other devices and VMs of the process get their turn.
+   */
+  defer(task: () => void): void
+}

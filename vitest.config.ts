@@ -1,0 +1,20 @@
+import { fileURLToPath } from "node:url"
+import { defineConfig } from "vitest/config"
+
+const packages = fileURLToPath(new URL("./packages", import.meta.url))
+
+// Tests run against the sources: `@virtkit/x` and `@virtkit/x/y` are the files that the package's exports are built from.
+export default defineConfig({
+  resolve: {
+    alias: [
+      { find: /^@virtkit\/(?!native)([a-z-]+)$/, replacement: `${packages}/$1/src/index.ts` },
+      { find: /^@virtkit\/(?!native)([a-z-]+)\/([a-z0-9-]+)$/, replacement: `${packages}/$1/src/$2.ts` },
+    ],
+  },
+  test: {
+    include: ["packages/*/test/**/*.test.ts", "native/test/**/*.test.ts"],
+    pool: "forks",
+    testTimeout: 20_000,
+    coverage: { include: ["packages/*/src/**"] },
+  },
+})
