@@ -1,1 +1,10 @@
-export {}
+export * as aml from "./aml/index.js"
+export { ACPI_AREA, type AcpiBlob, type AcpiTables, buildAcpiTables } from "./build.js"
+export type {
+  CpuDescription,
+  InterruptOverride,
+  MachineDescription,
+  PowerManagement,
+  VirtioMmioDescription,
+} from "./description.js"
+export { acpiTable } from "./table.js"

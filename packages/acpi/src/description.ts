@@ -1,0 +1,60 @@
+import type { Aml } from "./aml/index.js"
+
+/** The machine that the tables describe, as plain data. GSI numbers are inputs of the I/O APIC. */
+export interface MachineDescription {
+  /** In the order of their processor UIDs, the boot processor first. */
+  readonly cpus: readonly CpuDescription[]
+  /** Default: id 0 at 0xfec00000, GSI base 0. */
+  readonly ioApic?: { readonly id: number; readonly address: number; readonly gsiBase: number }
+  /** ISA interrupts that are not the GSI of the same number, edge-triggered and active high. */
+  readonly interruptOverrides?: readonly InterruptOverride[]
+  /** Power-off, reset and power button registers; without it the guest has none of them. */
+  readonly powerManagement?: PowerManagement
+  /** 16550 serial ports, 8 ports each. */
+  readonly serialPorts?: readonly { readonly port: number; readonly gsi: number }[]
+  /** CMOS real-time clock, ports `port` and `port + 1`. */
+  readonly rtc?: { readonly port: number; readonly gsi: number }
+  /** virtio-mmio transports: `size` bytes of registers (default 0x1000) at `address`. */
+  readonly virtioMmio?: readonly VirtioMmioDescription[]
+  /** The pvpanic port, by which a guest kernel tells that it panicked. */
+  readonly pvpanic?: { readonly port: number }
+  /** AML that other packages add to the end of the DSDT, at its root: a PCI host bridge for instance. */
+  readonly extraAml?: readonly Aml[]
+  /** Whole tables (see `acpiTable`) that other packages add: MCFG for instance. */
+  readonly extraTables?: readonly Uint8Array[]
+}
+
+export interface CpuDescription {
+  /** Of its local APIC: below 255 (not 255, the broadcast ID) listed as an xAPIC, above as an x2APIC. */
+  readonly apicId: number
+}
+
+export interface InterruptOverride {
+  /** ISA interrupt line, 0 to 15. */
+  readonly irq: number
+  readonly gsi: number
+  /** Default: as on ISA, that is edge and high. */
+  readonly trigger?: "edge" | "level"
+  readonly polarity?: "high" | "low"
+}
+
+/** The registers of a hardware-reduced machine (ACPI 4.8.3.7); each is one I/O port of one byte. */
+export interface PowerManagement {
+  readonly sleepControlPort: number
+  readonly sleepStatusPort: number
+  readonly reset: { readonly port: number; readonly value: number }
+  /** SLP_TYP of soft-off. Default: 5. */
+  readonly s5SleepType?: number
+  /**
+   * The power button, behind a generic event device: its GSI (edge, active high) says that the status port has an event.
+   * Bit 0 is the power button; writing 1 to a bit clears it.
+   */
+  readonly powerButton?: { readonly statusPort: number; readonly gsi: number }
+}
+
+export interface VirtioMmioDescription {
+  readonly address: number
+  readonly size?: number
+  /** Edge-triggered, active high, not shared. */
+  readonly gsi: number
+}
