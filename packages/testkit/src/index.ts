@@ -1,1 +1,16 @@
-export {}
+export { TestAllocator } from "./allocator.js"
+export { DeviceHarness, type DeviceHarnessOptions, type HarnessQueueOptions } from "./device-harness.js"
+export { FakeInterrupt } from "./interrupt.js"
+export { TestMemory, type TestMemoryOptions, type TestRegion } from "./memory.js"
+export { MmioDriver, type MmioDriverOptions, type StartOptions } from "./mmio-driver.js"
+export { DESCRIPTOR, FEATURE, INTERRUPT, MMIO, MMIO_MAGIC, RING_FLAG, STATUS } from "./spec.js"
+export {
+  type ChainLayout,
+  type ChainRequest,
+  type DriverBuffer,
+  type DriverChain,
+  type RawDescriptor,
+  SplitRingDriver,
+  type SplitRingOptions,
+} from "./split-ring.js"
+export { until } from "./wait.js"
