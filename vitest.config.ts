@@ -2,6 +2,7 @@ import { fileURLToPath } from "node:url"
 import { defineConfig } from "vitest/config"
 
 const packages = fileURLToPath(new URL("./packages", import.meta.url))
+const report = `${packages}/tooling/vitest-report.mjs`
 
 // Tests run against the sources: `@virtkit/x` and `@virtkit/x/y` are the files that the package's exports are built from.
 export default defineConfig({
@@ -15,6 +16,8 @@ export default defineConfig({
     include: ["packages/*/test/**/*.test.ts", "native/test/**/*.test.ts"],
     pool: "forks",
     testTimeout: 20_000,
+    // .ci/run asks for the counts and the skipped tests.
+    reporters: process.env.VIRTKIT_TEST_REPORT ? ["default", report] : ["default"],
     coverage: { include: ["packages/*/src/**"] },
   },
 })
