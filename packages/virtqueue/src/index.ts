@@ -1,1 +1,7 @@
-export {}
+export { MAX_QUEUE_SIZE, VIRTIO_F_RING_EVENT_IDX, VIRTIO_F_RING_INDIRECT_DESC } from "./constants.js"
+export { createQueue } from "./create-queue.js"
+export { type DrainResult, drainQueue } from "./drain.js"
+export type { CreateQueueResult, DeviceQueue, QueueCounters, QueueOptions } from "./options.js"
+export { isQueueSize } from "./ring-layout.js"
+export { SplitQueue } from "./split-queue.js"
+export type { SplitQueueState } from "./state.js"
