@@ -1,1 +1,19 @@
-export {}
+export {
+  ACPI_EVENT_POWER_BUTTON,
+  ACPI_PM_REGISTERS,
+  ACPI_RESET_VALUE,
+  ACPI_S5_SLEEP_TYPE,
+  AcpiPm,
+  type AcpiPmOptions,
+} from "./acpi-pm.js"
+export { CmosRtc, type CmosRtcOptions } from "./cmos-rtc.js"
+export { DebugExit, type DebugExitOptions } from "./debug-exit.js"
+export { I8042, type I8042Options } from "./i8042.js"
+export {
+  PVPANIC_CRASH_LOADED,
+  PVPANIC_PANICKED,
+  PVPANIC_PORT,
+  PvPanic,
+  type PvPanicOptions,
+} from "./pvpanic.js"
+export { Serial16550, type SerialCounters, type SerialOptions } from "./serial.js"
