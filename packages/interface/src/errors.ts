@@ -13,7 +13,7 @@ export class VirtkitError extends Error {
 
 /** A caller's option is wrong: the message says which one, what is wrong with it and what would be right. */
 export class ConfigError extends VirtkitError {
-  override readonly name = "ConfigError"
+  override readonly name: string = "ConfigError"
 
   constructor(message: string, options?: ErrorOptions) {
     super("ERR_VIRTKIT_CONFIG", message, options)
