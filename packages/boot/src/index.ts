@@ -1,1 +1,12 @@
-export {}
+export { KernelFormatError } from "./errors.js"
+export type { Placed } from "./initrd.js"
+export {
+  type LoadedKernel,
+  type LoadOptions,
+  loadKernel,
+  loadRaw,
+  type RawOptions,
+} from "./load.js"
+export { MEMORY_TYPE, type MemoryMapEntry, memoryMap } from "./memory-map.js"
+export type { CpuSetup, DescriptorTable, GeneralRegisters, Segment, SpecialRegisters } from "./registers.js"
+export { type UnpackOptions, unpackKernel } from "./unpack/index.js"
