@@ -22,6 +22,6 @@ const addon = load()
 
 // One line a part of the addon, the names as in types/*.d.ts; a test compares them with the addon's real exports.
 export const {} = addon // kvm.cc
-export const {} = addon // memory.cc
-export const {} = addon // events.cc
+export const { MemoryMapping, memfdCreate } = addon // memory.cc
+export const { EventFd, Poller } = addon // events.cc
 export const {} = addon // block.cc

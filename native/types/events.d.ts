@@ -1,1 +1,40 @@
-export {}
+/** A non-blocking, close-on-exec eventfd. Closed by `close`, or when the object is collected. */
+export declare class EventFd {
+  constructor()
+  /** The descriptor, -1 once closed. */
+  readonly fd: number
+  /** Adds one to the counter, which wakes whoever waits. Nothing happens once closed. */
+  signal(): void
+  /** Sets the counter to zero; whether it was above. */
+  clear(): boolean
+  /** Idempotent. */
+  close(): void
+}
+
+/**
+ * Watches any number of descriptors from the event loop of the thread that made it.
+ *
+ * Edge-triggered: a descriptor is reported once for each time that it becomes readable or is signalled again, whether or
+ * not anybody read from it; reports of one descriptor may merge. Descriptors that were ready when they were added are
+ * reported. The poller never reads from a descriptor and never changes its flags.
+ */
+export declare class Poller {
+  /**
+   * `onReady(count)` is called with the first `count` entries of `tokens` set, at most 64 a call. A token that was removed
+   * by an earlier one of the same batch may still follow. What it throws is an uncaught exception.
+   */
+  constructor(onReady: (count: number) => void)
+  /** Overwritten before every call of `onReady` and by `poll`. */
+  readonly tokens: Uint32Array
+  /** Throws with `code` EEXIST when `fd` is a member already, EPERM when it is of a kind that cannot be watched. */
+  add(fd: number, token: number): void
+  /** Call it before the descriptor is closed. Descriptors that are no members are ignored. */
+  remove(fd: number): void
+  /** Looks without waiting: fills `tokens` and returns how many. Not from within `onReady` while it still reads `tokens`. */
+  poll(): number
+  /** Whether it keeps the process alive; it does at first. */
+  ref(): void
+  unref(): void
+  /** Members are left open. Idempotent. An open poller is never collected. */
+  close(): void
+}

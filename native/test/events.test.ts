@@ -1,0 +1,211 @@
+import { spawnSync } from "node:child_process"
+import { readdirSync } from "node:fs"
+import { Worker } from "node:worker_threads"
+import { EventFd, Poller } from "@virtkit/native"
+import { afterEach, describe, expect, it } from "vitest"
+
+const addon = new URL("../index.js", import.meta.url).href
+const closers: { close(): void }[] = []
+afterEach(() => {
+  for (const closer of closers.splice(0)) closer.close()
+})
+
+function eventFd(): EventFd {
+  const e = new EventFd()
+  closers.push(e)
+  return e
+}
+
+/** A poller that records every batch. */
+function recorder() {
+  const batches: number[][] = []
+  let wake = () => {}
+  const poller = new Poller((count) => {
+    batches.push([...poller.tokens.subarray(0, count)])
+    wake()
+  })
+  closers.push(poller)
+  const next = () =>
+    new Promise<void>((resolve) => {
+      wake = resolve
+    })
+  return { poller, batches, next }
+}
+
+const turn = () => new Promise((resolve) => setImmediate(resolve))
+
+describe("EventFd", () => {
+  it("counts, clears, and closes once", () => {
+    const e = new EventFd()
+    expect(e.clear()).toBe(false)
+    e.signal()
+    e.signal()
+    expect(e.clear()).toBe(true)
+    expect(e.clear()).toBe(false)
+    e.close()
+    e.close()
+    e.signal()
+    expect(e.fd).toBe(-1)
+  })
+})
+
+describe("Poller", () => {
+  it("reports tokens of several descriptors in one call", async () => {
+    const { poller, batches, next } = recorder()
+    const [a, b, c] = [eventFd(), eventFd(), eventFd()]
+    poller.add(a.fd, 1)
+    poller.add(b.fd, 2)
+    poller.add(c.fd, 0xffff_ffff)
+    a.signal()
+    c.signal()
+    await next()
+    expect(batches).toHaveLength(1)
+    expect(batches[0]!.sort()).toEqual([1, 0xffff_ffff])
+  })
+
+  it("reports each signal although nobody reads, and none without one", async () => {
+    const { poller, batches, next } = recorder()
+    const e = eventFd()
+    poller.add(e.fd, 7)
+    for (let i = 0; i < 3; i++) {
+      e.signal()
+      await next()
+      await turn()
+    }
+    await turn()
+    expect(batches).toEqual([[7], [7], [7]])
+    expect(e.clear()).toBe(true)
+  })
+
+  it("reports what was signalled before it was added", async () => {
+    const { poller, batches, next } = recorder()
+    const e = eventFd()
+    e.signal()
+    poller.add(e.fd, 3)
+    await next()
+    expect(batches).toEqual([[3]])
+  })
+
+  it("hands over more than a batch in several calls", async () => {
+    const { poller, batches, next } = recorder()
+    for (let token = 0; token < 100; token++) {
+      const e = eventFd()
+      poller.add(e.fd, token)
+      e.signal()
+    }
+    while (batches.flat().length < 100) await next()
+    expect(new Set(batches.flat()).size).toBe(100)
+    expect(Math.max(...batches.map((batch) => batch.length))).toBeLessThanOrEqual(64)
+  })
+
+  it("polls on demand", () => {
+    const { poller } = recorder()
+    const e = eventFd()
+    poller.add(e.fd, 9)
+    expect(poller.poll()).toBe(0)
+    e.signal()
+    expect(poller.poll()).toBe(1)
+    expect(poller.tokens[0]).toBe(9)
+    expect(poller.poll()).toBe(0)
+  })
+
+  it("forgets removed descriptors; refuses double ones, bad ones and use after close", async () => {
+    const { poller, batches } = recorder()
+    const e = eventFd()
+    poller.add(e.fd, 1)
+    expect(() => poller.add(e.fd, 2)).toThrow(
+      expect.objectContaining({ code: "EEXIST", syscall: "epoll_ctl" }),
+    )
+    poller.remove(e.fd)
+    poller.remove(e.fd)
+    e.signal()
+    await turn()
+    expect(batches).toEqual([])
+    expect(() => poller.add(1e6, 2)).toThrow(expect.objectContaining({ code: "EBADF" }))
+    poller.close()
+    poller.close()
+    expect(() => poller.add(e.fd, 1)).toThrow("closed")
+    expect(poller.poll()).toBe(0)
+    poller.remove(e.fd)
+    poller.ref()
+    poller.unref()
+  })
+
+  it("may be closed by its own callback", async () => {
+    const e = eventFd()
+    let calls = 0
+    await new Promise<void>((resolve) => {
+      const poller = new Poller(() => {
+        calls++
+        poller.close()
+        resolve()
+      })
+      poller.add(e.fd, 1)
+      e.signal()
+    })
+    e.signal()
+    await turn()
+    expect(calls).toBe(1)
+  })
+
+  it("leaks no descriptor", () => {
+    const count = () => readdirSync("/proc/self/fd").length
+    const before = count()
+    for (let i = 0; i < 50; i++) {
+      const e = new EventFd()
+      const poller = new Poller(() => {})
+      poller.add(e.fd, 1)
+      poller.close()
+      e.close()
+    }
+    expect(count()).toBe(before)
+  })
+
+  it("passes exceptions on as uncaught ones and goes on", () => {
+    const code = `
+      import { EventFd, Poller } from ${JSON.stringify(addon)}
+      const seen = []
+      process.on("uncaughtException", (error) => {
+        seen.push(error.message)
+        if (seen.length === 2) { console.log(seen.join()); p.close() } else e.signal()
+      })
+      const e = new EventFd()
+      const p = new Poller(() => { throw new Error("thrown") })
+      p.add(e.fd, 1)
+      e.signal()`
+    const run = spawnSync(process.execPath, ["--input-type=module", "-e", code], { encoding: "utf8" })
+    expect(run.stdout).toBe("thrown,thrown\n")
+    expect(run.status).toBe(0)
+  })
+
+  it("keeps the process alive only while it is referenced", () => {
+    const code = `
+      import { Poller } from ${JSON.stringify(addon)}
+      new Poller(() => {}).unref()`
+    const run = spawnSync(process.execPath, ["--input-type=module", "-e", code], { timeout: 15_000 })
+    expect(run.status).toBe(0)
+  })
+
+  it("ends with its worker, in the middle of a storm of events", async () => {
+    for (let round = 0; round < 3; round++) {
+      const worker = new Worker(
+        `import(${JSON.stringify(addon)}).then(({ EventFd, Poller }) => {
+           const e = new EventFd()
+           let n = 0
+           const p = new Poller(() => {
+             e.signal()
+             if (++n === 100) require("node:worker_threads").parentPort.postMessage("busy")
+           })
+           p.add(e.fd, 1)
+           e.signal()
+         })`,
+        { eval: true },
+      )
+      await new Promise((resolve, reject) => {
+        worker.once("message", resolve)
+        worker.once("error", reject)
+      })
+      expect(await worker.terminate()).toBe(1)
+    }
+  })
+})
