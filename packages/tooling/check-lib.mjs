@@ -60,7 +60,7 @@ export function workspaces(root) {
   const manifest = readJson(join(root, "package.json"))
   const folders = (manifest.workspaces ?? []).flatMap((pattern) =>
     pattern.endsWith("/*")
-      ? readdirSync(join(root, pattern.slice(0, -2))).map((entry) => join(pattern.slice(0, -2), entry))
+      ? entriesOf(join(root, pattern.slice(0, -2))).map((entry) => join(pattern.slice(0, -2), entry))
       : [pattern],
   )
   return folders
@@ -72,6 +72,11 @@ export function workspaces(root) {
       id: basename(folder),
       manifest: readJson(join(root, folder, "package.json")),
     }))
+}
+
+/** @param {string} directory may be missing */
+function entriesOf(directory) {
+  return existsSync(directory) ? readdirSync(directory) : []
 }
 
 /**
