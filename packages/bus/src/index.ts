@@ -1,1 +1,1 @@
-export {}
+export { Bus, type BusClaim, type BusOptions } from "./bus.js"
