@@ -4,7 +4,7 @@ import { run, runAlone, toolFindings } from "./check-lib.mjs"
 
 /** @param {string} root */
 export async function check(root) {
-  const result = await run("knip", ["--no-progress"], { cwd: root })
+  const result = await run("knip", ["--no-progress", "--no-config-hints"], { cwd: root })
   return { findings: toolFindings(result, "knip"), summary: "no unused file, export or dependency" }
 }
 
