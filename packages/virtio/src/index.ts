@@ -1,1 +1,14 @@
-export {}
+export {
+  VIRTIO_CONFIG_S_ACKNOWLEDGE,
+  VIRTIO_CONFIG_S_DRIVER,
+  VIRTIO_CONFIG_S_DRIVER_OK,
+  VIRTIO_CONFIG_S_FAILED,
+  VIRTIO_CONFIG_S_FEATURES_OK,
+  VIRTIO_CONFIG_S_NEEDS_RESET,
+  VIRTIO_F_VERSION_1,
+  VIRTIO_MMIO_BYTES,
+} from "./constants.js"
+export { VirtioMmio, type VirtioMmioOptions, type VirtioMmioState } from "./mmio.js"
+export { QueueConfig, type RingPart } from "./queue-config.js"
+export type { QueueConfigState, TransportState } from "./state.js"
+export { TransportCore, type TransportCoreOptions, type TransportEvents } from "./transport-core.js"

@@ -1,0 +1,69 @@
+import { ConfigError, type VirtioDevice } from "@virtkit/interface"
+import { VIRTIO_F_RING_EVENT_IDX, VIRTIO_F_RING_INDIRECT_DESC } from "@virtkit/virtqueue"
+import { VIRTIO_F_VERSION_1 } from "./constants.js"
+
+/** Feature words of 32 bits that there are. */
+const WORDS = 4
+
+/** What the transport and the queues offer for every device. */
+const COMMON = VIRTIO_F_VERSION_1 | VIRTIO_F_RING_INDIRECT_DESC | VIRTIO_F_RING_EVENT_IDX
+
+/** Features that need something of a transport or queue that is not there; offering one would be a lie. */
+const UNSUPPORTED: readonly (readonly [name: string, bit: bigint])[] = [
+  ["VIRTIO_F_RING_PACKED", 34n],
+  ["VIRTIO_F_SR_IOV", 37n],
+  ["VIRTIO_F_NOTIFICATION_DATA", 38n],
+  ["VIRTIO_F_NOTIF_CONFIG_DATA", 39n],
+  ["VIRTIO_F_RING_RESET", 40n],
+  ["VIRTIO_F_ADMIN_VQ", 41n],
+]
+
+/** Feature negotiation (virtio 1.3, section 2.2): what is offered, and what the driver wrote so far. */
+export class FeatureNegotiation {
+  readonly offered: bigint
+  readonly #offeredWords: Uint32Array
+  readonly #driverWords: Uint32Array = new Uint32Array(WORDS)
+
+  /** Throws {@link ConfigError} for a device that offers what this transport cannot do. */
+  constructor(device: VirtioDevice) {
+    for (const [name, bit] of UNSUPPORTED) {
+      if ((device.features & (1n << bit)) !== 0n) {
+        throw new ConfigError(`${device.name} offers ${name}, which its transport does not support`)
+      }
+    }
+    this.offered = device.features | COMMON
+    this.#offeredWords = Uint32Array.from({ length: WORDS }, (_, word) => wordOf(this.offered, word))
+  }
+
+  /** Word `select` of what is offered; 0 past the last one. */
+  offeredWord(select: number): number {
+    return this.#offeredWords[select] ?? 0
+  }
+
+  /** Writes past the last word are lost. */
+  setDriverWord(select: number, value: number): void {
+    if (select < WORDS) this.#driverWords[select] = value
+  }
+
+  /** What the driver wrote. */
+  get driver(): bigint {
+    return this.#driverWords.reduce((sum, word, index) => sum | (BigInt(word) << BigInt(32 * index)), 0n)
+  }
+
+  set driver(features: bigint) {
+    for (let word = 0; word < WORDS; word++) this.#driverWords[word] = wordOf(features, word)
+  }
+
+  /** 2.2.2: no feature that was not offered; and not without VERSION_1, since there is no legacy interface (6.2). */
+  get isAcceptable(): boolean {
+    return this.isOffered(this.driver) && (this.driver & VIRTIO_F_VERSION_1) !== 0n
+  }
+
+  isOffered(features: bigint): boolean {
+    return features >= 0n && (features & ~this.offered) === 0n
+  }
+}
+
+function wordOf(features: bigint, word: number): number {
+  return Number((features >> BigInt(32 * word)) & 0xffff_ffffn)
+}

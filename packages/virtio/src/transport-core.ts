@@ -1,0 +1,358 @@
+import {
+  ConfigError,
+  type DeviceContext,
+  type GuestMemory,
+  RestoreError,
+  StateError,
+  type VirtioDevice,
+  VirtkitError,
+} from "@virtkit/interface"
+import {
+  createQueue,
+  type DeviceQueue,
+  isQueueSize,
+  VIRTIO_F_RING_EVENT_IDX,
+  VIRTIO_F_RING_INDIRECT_DESC,
+} from "@virtkit/virtqueue"
+import { VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FEATURES_OK } from "./constants.js"
+import { DeviceStatus } from "./device-status.js"
+import { FeatureNegotiation } from "./features.js"
+import { QueueConfig } from "./queue-config.js"
+import { parseTransportState, type TransportState } from "./state.js"
+
+/** How a transport tells the driver, and keeps its registers current. None of these may throw. */
+export interface TransportEvents {
+  /** Used buffer notification of that queue. */
+  queueInterrupt(index: number): void
+  /** Configuration change notification. */
+  configInterrupt(): void
+  /** Status, queues, configuration bytes or generation may have changed by something else than a register write. */
+  registersChanged(): void
+  /** The device was reset: selectors and interrupt causes of before are gone. `registersChanged` follows. */
+  resetDone(): void
+  /** Around a change of the device configuration space: between the two no guest may read it. */
+  beginConfigUpdate(): void
+  endConfigUpdate(): void
+}
+
+export interface TransportCoreOptions {
+  readonly device: VirtioDevice
+  readonly memory: GuestMemory
+  readonly events: TransportEvents
+  /** The device broke its contract: it threw, or could not be reset. Must not throw. */
+  readonly onError?: ((error: Error) => void) | undefined
+  /** DEVICE_NEEDS_RESET was set, by a device, or by a queue that the driver broke. Must not throw. */
+  readonly onNeedsReset?: ((reason: string) => void) | undefined
+}
+
+/**
+ * What all virtio transports have in common: status, features, queues, activation, reset and saved state around one
+ * {@link VirtioDevice}. A transport translates its registers into calls of this.
+ */
+export class TransportCore {
+  readonly device: VirtioDevice
+  readonly features: FeatureNegotiation
+  /** Changes with every change of the device configuration space (2.5.1). 32 bits. */
+  configGeneration = 0
+  readonly #status = new DeviceStatus()
+  readonly #memory: GuestMemory
+  readonly #events: TransportEvents
+  readonly #options: TransportCoreOptions
+  readonly #queues: readonly QueueConfig[]
+  /** Changes at each activation and deactivation: what an older context asks for is dropped (bad-input #27). */
+  #generation = 0
+  #active = false
+  /** Whether the device may hold anything that `reset` has to clear. */
+  #touched = false
+  #resetting: Promise<void> | undefined
+  #closed = false
+  #needsResetReason: string | undefined
+
+  /** Throws {@link ConfigError} for a device that cannot be. */
+  constructor(options: TransportCoreOptions) {
+    const { device } = options
+    for (const size of device.queueMaxSizes) {
+      if (!isQueueSize(size)) throw new ConfigError(`${device.name}: ${size} is not a queue size`)
+    }
+    this.device = device
+    this.features = new FeatureNegotiation(device)
+    this.#memory = options.memory
+    this.#events = options.events
+    this.#options = options
+    this.#queues = device.queueMaxSizes.map((size, index) => new QueueConfig(index, size))
+  }
+
+  /** The device status as the driver reads it. It stays as it was until a reset is complete. */
+  get status(): number {
+    return this.#status.bits
+  }
+
+  /** Why DEVICE_NEEDS_RESET was set since the last reset. */
+  get needsResetReason(): string | undefined {
+    return this.#needsResetReason
+  }
+
+  /** The registers of a queue, or undefined where there is none. */
+  queueConfig(index: number): QueueConfig | undefined {
+    return this.#queues[index]
+  }
+
+  /** The registers of a queue while the driver may change them, else undefined: the write is lost. */
+  writableQueue(index: number): QueueConfig | undefined {
+    if (!this.#status.inQueueSetup || this.#isStopped) return undefined
+    const config = this.#queues[index]
+    return config === undefined || config.ready ? undefined : config
+  }
+
+  /** By index, the queues that the driver enabled. */
+  get queues(): readonly (DeviceQueue | undefined)[] {
+    return this.#queues.map((config) => config.queue)
+  }
+
+  /** Features may be written between DRIVER and FEATURES_OK only (bad-input #2). */
+  writeDriverFeatures(select: number, value: number): void {
+    if (this.#status.inNegotiation && !this.#isStopped) this.features.setDriverWord(select, value)
+  }
+
+  /** A write to the status register. The promise of a reset settles, never rejects, when the reset is complete. */
+  writeStatus(value: number): void | Promise<void> {
+    if (this.#closed) return undefined
+    // Another vCPU goes on while one resets: it waits for the same reset, or is not heard (bad-input #34).
+    if (this.#resetting !== undefined) return value === 0 ? this.#resetting : undefined
+    const action = this.#status.write(value, () => this.features.isAcceptable)
+    if (action === "reset") return this.#reset()
+    if (action === "activate") this.#activate()
+    this.#events.registersChanged()
+    return undefined
+  }
+
+  /** The driver enables (4.2.2 QueueReady) a queue whose registers it wrote. What is wrong with them shows here. */
+  enableQueue(index: number): void {
+    const config = this.writableQueue(index)
+    if (config === undefined) return
+    const made = this.#makeQueue(config)
+    if (typeof made === "string") this.#needsReset(made)
+    else config.queue = made
+  }
+
+  /** Before DRIVER_OK only; later it needs VIRTIO_F_RING_RESET or a reset of the device, and is ignored. */
+  disableQueue(index: number): void {
+    if (this.#status.inQueueSetup && !this.#isStopped) this.#queues[index]?.disable()
+  }
+
+  /** An available buffer notification; ignored unless that queue is in use (bad-input #4). */
+  notify(index: number): void {
+    if (!this.#active || this.#status.isDead) return
+    const queue = this.#queues[index]?.queue
+    if (queue === undefined || queue.broken) return
+    queue.counters.notifications++
+    this.#guard("notify", () => this.device.notify(index))
+  }
+
+  /** A write to the device configuration space; dropped unless all of it lies within (bad-input #5). */
+  writeConfig(offset: number, data: Uint8Array): void {
+    const { device } = this
+    if (this.#isStopped || offset < 0 || offset + data.length > device.config.length) return
+    if (device.writeConfig === undefined) return
+    this.#touched = true
+    this.#guard("writeConfig", () => device.writeConfig?.(offset, data))
+    this.#events.registersChanged()
+  }
+
+  /** Throws {@link StateError} during a reset. */
+  state(): TransportState {
+    if (this.#resetting !== undefined) throw new StateError(`${this.device.name} is being reset`)
+    return {
+      version: 1,
+      deviceType: this.device.deviceType,
+      status: this.#status.bits,
+      driverFeatures: this.features.driver,
+      configGeneration: this.configGeneration,
+      queues: this.#queues.map((config) => ({
+        size: config.size,
+        addressHalves: config.addressHalves,
+        ring: config.queue?.state() ?? null,
+      })),
+      device: this.device.state(),
+    }
+  }
+
+  /**
+   * Takes a state back, before the driver did anything: restores the device, then activates it if the driver had.
+   * Chains that were in flight are popped again. Throws {@link RestoreError} and changes nothing if the state is wrong.
+   */
+  restore(state: unknown): void {
+    if (this.#status.bits !== 0 || this.#isStopped) {
+      throw new StateError(`${this.device.name} can be restored only before it is used`)
+    }
+    const saved = parseTransportState(state, {
+      name: this.device.name,
+      deviceType: this.device.deviceType,
+      queueCount: this.#queues.length,
+      isOffered: (features) => this.features.isOffered(features),
+    })
+    this.features.driver = saved.driverFeatures
+    try {
+      this.#restoreQueues(saved)
+      this.device.restore(saved.device)
+    } catch (error) {
+      for (const config of this.#queues) config.reset()
+      this.features.driver = 0n
+      throw error
+    }
+    this.configGeneration = saved.configGeneration
+    this.#status.restore(saved.status)
+    this.#touched = true
+    if (this.#status.has(VIRTIO_CONFIG_S_DRIVER_OK) && !this.#status.isDead) this.#activate()
+    this.#events.registersChanged()
+  }
+
+  /** Lets go of the queues and closes the device. Idempotent; register writes after it do nothing. */
+  async close(): Promise<void> {
+    this.#closed = true
+    this.#deactivate()
+    await this.device.close()
+  }
+
+  /** Neither register writes nor notifications are heard. */
+  get #isStopped(): boolean {
+    return this.#closed || this.#resetting !== undefined
+  }
+
+  #makeQueue(config: QueueConfig): DeviceQueue | string {
+    const { index, size, maxSize } = config
+    if (size > maxSize) return `queue ${index}: size ${size} is above the maximum, ${maxSize}`
+    const features = this.features.driver
+    const made = createQueue({
+      index,
+      size,
+      desc: config.address("desc"),
+      avail: config.address("avail"),
+      used: config.address("used"),
+      memory: this.#memory,
+      eventIdx: (features & VIRTIO_F_RING_EVENT_IDX) !== 0n,
+      indirect: (features & VIRTIO_F_RING_INDIRECT_DESC) !== 0n,
+      onInterrupt: () => this.#events.queueInterrupt(index),
+      onBroken: (reason) => this.#needsReset(`queue ${index}: ${reason}`),
+    })
+    return made.queue ?? made.reason
+  }
+
+  #restoreQueues(saved: TransportState): void {
+    saved.queues.forEach((state, index) => {
+      const config = this.#queues[index]!
+      config.size = state.size
+      config.addressHalves = state.addressHalves
+      if (state.ring === null) return
+      if ((saved.status & VIRTIO_CONFIG_S_FEATURES_OK) === 0) {
+        throw new RestoreError(`queue ${index} is enabled before FEATURES_OK`)
+      }
+      const made = this.#makeQueue(config)
+      if (typeof made === "string") throw new RestoreError(made)
+      made.restore(state.ring)
+      config.queue = made
+    })
+  }
+
+  #activate(): void {
+    this.#active = true
+    this.#touched = true
+    this.#generation++
+    // The driver may offer buffers before DRIVER_OK, and notifies of none of them.
+    const waiting = this.#queues.filter((config) => config.queue?.enableNotification())
+    this.#guard("activate", () => this.device.activate(this.#context(this.#generation)))
+    for (const config of waiting) this.notify(config.index)
+  }
+
+  /** From here on neither the device's queues nor its context reach the guest. */
+  #deactivate(): void {
+    this.#active = false
+    this.#generation++
+    for (const config of this.#queues) config.disable()
+  }
+
+  #reset(): void | Promise<void> {
+    this.#deactivate()
+    if (!this.#touched) {
+      this.#finishReset(false)
+      return undefined
+    }
+    this.#resetting = this.#resetDevice()
+    return this.#resetting
+  }
+
+  async #resetDevice(): Promise<void> {
+    let failed = false
+    try {
+      await this.device.reset()
+    } catch (error) {
+      failed = true
+      this.#report("reset", error)
+    }
+    this.#resetting = undefined
+    this.#finishReset(failed)
+  }
+
+  #finishReset(failed: boolean): void {
+    for (const config of this.#queues) config.reset()
+    this.features.driver = 0n
+    this.#status.clear(failed)
+    this.#touched = failed
+    this.#needsResetReason = undefined
+    this.#events.resetDone()
+    this.#events.registersChanged()
+  }
+
+  #context(generation: number): DeviceContext {
+    const isCurrent = (): boolean => this.#generation === generation && this.#active
+    return {
+      memory: this.#memory,
+      features: this.features.driver,
+      queues: this.queues,
+      updateConfig: (update) => this.#updateConfig(update, isCurrent()),
+      needsReset: (reason) => {
+        if (isCurrent()) this.#needsReset(reason)
+      },
+      defer: (task) => {
+        setImmediate(() => {
+          if (isCurrent() && !this.#status.isDead) this.#guard("a deferred task", task)
+        })
+      },
+    }
+  }
+
+  #updateConfig(update: () => void, interrupt: boolean): void {
+    this.#events.beginConfigUpdate()
+    try {
+      update()
+    } finally {
+      this.configGeneration = (this.configGeneration + 1) >>> 0
+      this.#events.endConfigUpdate()
+    }
+    if (interrupt) this.#events.configInterrupt()
+  }
+
+  /** 2.1.2: sets the bit and, once the driver said DRIVER_OK, tells it. */
+  #needsReset(reason: string): void {
+    if (!this.#status.setNeedsReset()) return
+    this.#needsResetReason = reason
+    this.#events.registersChanged()
+    if (this.#status.has(VIRTIO_CONFIG_S_DRIVER_OK)) this.#events.configInterrupt()
+    this.#options.onNeedsReset?.(reason)
+  }
+
+  /** Devices promise not to throw. If one does, that ends the device, not the VM. */
+  #guard(what: string, call: () => void): void {
+    try {
+      call()
+    } catch (error) {
+      this.#report(what, error)
+      this.#needsReset(`${this.device.name} failed in ${what}`)
+    }
+  }
+
+  #report(what: string, cause: unknown): void {
+    const message = `${this.device.name} failed in ${what}: ${cause instanceof Error ? cause.message : cause}`
+    this.#options.onError?.(new VirtkitError("ERR_VIRTKIT_DEVICE", message, { cause }))
+  }
+}
