@@ -1,0 +1,134 @@
+import { access, constants, mkdir, mkdtemp, readdir, rename, rm } from "node:fs/promises"
+import { join } from "node:path"
+import { ConfigError, VirtkitError } from "@virtkit/interface"
+import { cacheDir } from "./paths.js"
+import { findTool, run } from "./tools.js"
+
+/** A kernel to boot. */
+export interface Kernel {
+  /** The bzImage. */
+  vmlinuz: string
+  /** Directory that holds "kernel/" with the modules: /lib/modules/RELEASE of the package. */
+  modulesDir: string
+  /** What `uname -r` will say. */
+  release: string
+}
+
+/** Where `findKernel` looks. */
+export interface FindKernelOptions {
+  /** Default: `cacheDir()`. */
+  cacheDir?: string
+  /** "debian": the cloud kernel from the package manager; "host": what is in /boot; "auto": the first that works. */
+  source?: "auto" | "debian" | "host"
+  /** Called with a line for people before something slow happens. */
+  log?: (line: string) => void
+}
+
+/** Debian's package that depends on the newest kernel for virtual machines. */
+const META_PACKAGE = "linux-image-cloud-amd64"
+
+async function readable(path: string): Promise<boolean> {
+  return access(path, constants.R_OK).then(
+    () => true,
+    () => false,
+  )
+}
+
+async function list(directory: string): Promise<string[]> {
+  return readdir(directory).catch(() => [])
+}
+
+/** Newest first: 6.1.0-56 comes before 6.1.0-9. */
+function newestFirst(releases: string[]): string[] {
+  return releases.sort((a, b) => b.localeCompare(a, "en", { numeric: true }))
+}
+
+async function cached(directory: string): Promise<Kernel | undefined> {
+  for (const release of newestFirst(await list(directory))) {
+    const kernel = {
+      vmlinuz: join(directory, release, "vmlinuz"),
+      modulesDir: join(directory, release, "modules"),
+      release,
+    }
+    if (!release.startsWith(".") && (await readable(kernel.vmlinuz))) return kernel
+  }
+  return undefined
+}
+
+async function fromHost(): Promise<Kernel | undefined> {
+  const releases = (await list("/boot"))
+    .filter((name) => name.startsWith("vmlinuz-"))
+    .map((name) => name.slice(8))
+  for (const release of newestFirst(releases)) {
+    const kernel = { vmlinuz: `/boot/vmlinuz-${release}`, modulesDir: `/lib/modules/${release}`, release }
+    if ((await readable(kernel.vmlinuz)) && (await readable(join(kernel.modulesDir, "kernel")))) return kernel
+  }
+  return undefined
+}
+
+async function packageName(): Promise<string | undefined> {
+  const depends = await run("apt-cache", ["depends", META_PACKAGE]).catch(() => Buffer.from(""))
+  return /Depends: (linux-image-\S+)/.exec(depends.toString())?.[1]
+}
+
+async function fromDebian(directory: string, log: (line: string) => void): Promise<Kernel> {
+  if (!findTool("apt-get") || !findTool("dpkg-deb"))
+    throw new ConfigError("no apt-get here to get Debian's cloud kernel with")
+  let name = await packageName()
+  if (!name && process.getuid?.() === 0) {
+    log("updating the package lists to find a guest kernel")
+    await run("apt-get", ["update", "-qq"], { env: { DEBIAN_FRONTEND: "noninteractive" } })
+    name = await packageName()
+  }
+  if (!name) throw new ConfigError(`the package lists have no ${META_PACKAGE}; run: apt-get update`)
+  log(`downloading the guest kernel ${name} into ${directory} (27 MB; it is not installed)`)
+  const release = name.replace(/^linux-image-/, "")
+  await mkdir(directory, { recursive: true })
+  const work = await mkdtemp(join(directory, ".get-"))
+  try {
+    await run("apt-get", ["download", "-q", name], { cwd: work })
+    const archive = (await list(work)).find((file) => file.endsWith(".deb"))
+    if (!archive) throw new VirtkitError("ERR_VIRTKIT_KERNEL", `apt-get download ${name} gave no package`)
+    await run("dpkg-deb", ["-x", join(work, archive), join(work, "x")])
+    const ready = join(work, "ready")
+    await mkdir(ready)
+    await rename(join(work, "x/boot", `vmlinuz-${release}`), join(ready, "vmlinuz"))
+    const modules = (await readable(join(work, "x/usr/lib/modules"))) ? "x/usr/lib/modules" : "x/lib/modules"
+    await rename(join(work, modules, release), join(ready, "modules"))
+    // Another process may have been quicker: then its copy is the one.
+    await rename(ready, join(directory, release)).catch(() => {})
+  } finally {
+    await rm(work, { recursive: true, force: true })
+  }
+  const kernel = await cached(directory)
+  if (!kernel) throw new VirtkitError("ERR_VIRTKIT_KERNEL", `${name} holds no kernel`)
+  return kernel
+}
+
+/**
+ * A distribution's kernel for guests: what the cache has, else Debian's cloud kernel (downloaded and unpacked into the
+ * cache, not installed), else the host's own in /boot.
+ *
+ * @throws ConfigError that says what to do when there is none
+ */
+export async function findKernel(options: FindKernelOptions = {}): Promise<Kernel> {
+  const source = options.source ?? "auto"
+  const directory = join(options.cacheDir ?? cacheDir(), "kernels")
+  if (source !== "host") {
+    const kernel = await cached(directory)
+    if (kernel) return kernel
+  }
+  let reason = ""
+  if (source !== "host") {
+    try {
+      return await fromDebian(directory, options.log ?? (() => {}))
+    } catch (error) {
+      reason = `: ${(error as Error).message}`
+    }
+  }
+  const kernel = source === "debian" ? undefined : await fromHost()
+  if (kernel) return kernel
+  throw new ConfigError(
+    `no guest kernel found${reason || " in /boot that this user may read, with its modules"}`,
+  )
+}
