@@ -24,4 +24,4 @@ const addon = load()
 export const {} = addon // kvm.cc
 export const { MemoryMapping, memfdCreate } = addon // memory.cc
 export const { EventFd, Poller } = addon // events.cc
-export const {} = addon // block.cc
+export const { BlockEngine, blockFileInfo, lockFile } = addon // block.cc

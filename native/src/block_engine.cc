@@ -1,0 +1,297 @@
+// BlockEngine: batches of block requests from JavaScript to the threads of a pool, and their completions back.
+
+#include "block_engine.h"
+
+#include <napi.h>
+#include <uv.h>
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "errors.h"
+#include "io_pool.h"
+#include "loop_handle.h"
+#include "options.h"
+
+namespace virtkit {
+namespace {
+
+// Bytes that one `submit` may read from the page cache on the JavaScript thread: some 50 us, about what waking a thread
+// and being woken by it costs.
+constexpr uint64_t kInlineBytes = 256 * 1024;
+
+// A typed array that both sides see, kept alive by its reference.
+template <typename Array>
+class SharedArray {
+ public:
+  void Create(Napi::Object owner, const char* name, size_t length) {
+    Array array = Array::New(owner.Env(), length);
+    owner.DefineProperty(Napi::PropertyDescriptor::Value(name, array, napi_enumerable));
+    data_ = array.Data();
+    keep_ = Napi::Persistent(array);
+  }
+  auto& operator[](size_t index) const { return data_[index]; }
+
+ private:
+  using Element = std::remove_pointer_t<decltype(std::declval<Array>().Data())>;
+  Napi::Reference<Array> keep_;
+  Element* data_ = nullptr;
+};
+
+class BlockEngine : public Napi::ObjectWrap<BlockEngine> {
+ public:
+  static void Init(Napi::Env env, Napi::Object exports) {
+    exports.Set("BlockEngine", DefineClass(env, "BlockEngine",
+                                           {
+                                               InstanceAccessor<&BlockEngine::InFlight>("inFlight"),
+                                               InstanceMethod<&BlockEngine::Submit>("submit"),
+                                               InstanceMethod<&BlockEngine::Poll>("poll"),
+                                               InstanceMethod<&BlockEngine::Close>("close"),
+                                           }));
+  }
+
+  explicit BlockEngine(const Napi::CallbackInfo& info) : Napi::ObjectWrap<BlockEngine>(info) {
+    Napi::Env env = info.Env();
+    if (info.Length() < 2 || !info[0].IsObject() || !info[1].IsFunction()) ThrowType(env, "BlockEngine(options, onComplete)");
+    const Options options(info[0].As<Napi::Object>(), "BlockEngine");
+    depth_ = static_cast<size_t>(options.Integer("depth", 1, 32768));
+    segments_ = static_cast<size_t>(options.Integer("segments", 1, 1 << 20));
+    const auto threads = static_cast<size_t>(options.Integer("threads", 1, 64, 4));
+    CreateArrays(info.This().As<Napi::Object>());
+    jobs_.resize(depth_);
+    completedNow_.resize(depth_);
+    for (IoJob& job : jobs_) Free(&job);
+
+    loop_ = LoopHandle<uv_async_t>::Create(env, this, info[1].As<Napi::Function>());
+    const int error = uv_async_init(loop_->Loop(), loop_->Raw(), [](uv_async_t* handle) {
+      auto* loop = LoopHandle<uv_async_t>::From(handle);
+      auto* self = static_cast<BlockEngine*>(loop->Owner());
+      if (self != nullptr) self->Deliver(loop);
+    });
+    if (error != 0) {
+      loop_->Abandon();
+      loop_ = nullptr;
+      ThrowErrno(env, -error, "uv_async_init");
+    }
+    // libuv's only call that is safe on other threads; the pool is stopped before the handle is closed.
+    pool_.emplace(threads, [](void* async) { uv_async_send(static_cast<uv_async_t*>(async)); }, loop_->Raw());
+    Ref();
+    loop_->Started([](void* owner) { static_cast<BlockEngine*>(owner)->Shut(); });
+    KeepAlive(false);
+  }
+
+  ~BlockEngine() override { Shut(); }
+
+ private:
+  void CreateArrays(Napi::Object self) {
+    ops_.Create(self, "ops", depth_);
+    flags_.Create(self, "flags", depth_);
+    fds_.Create(self, "fds", depth_);
+    offsets_.Create(self, "offsets", depth_);
+    lengths_.Create(self, "lengths", depth_);
+    tags_.Create(self, "tags", depth_);
+    firstSegments_.Create(self, "firstSegments", depth_);
+    segmentCounts_.Create(self, "segmentCounts", depth_);
+    segmentAddresses_.Create(self, "segmentAddresses", segments_);
+    segmentLengths_.Create(self, "segmentLengths", segments_);
+    completedTags_.Create(self, "completedTags", depth_);
+    results_.Create(self, "results", depth_);
+  }
+
+  void Free(IoJob* job) {
+    job->next = free_;
+    free_ = job;
+  }
+
+  // Copies entry `index` of the submission arrays into the job.
+  void Fill(Napi::Env env, IoJob& job, size_t index) {
+    const size_t first = firstSegments_[index];
+    const size_t count = segmentCounts_[index];
+    const double offset = offsets_[index];
+    const double length = lengths_[index];
+    if (ops_[index] > kIoOpLast) ThrowRange(env, "BlockEngine: unknown operation");
+    if (first > segments_ || count > segments_ - first) ThrowRange(env, "BlockEngine: segments out of range");
+    if (!(offset >= 0 && offset <= kMaxSafeInteger && length >= 0 && length <= kMaxSafeInteger)) {
+      ThrowRange(env, "BlockEngine: offset or length out of range");
+    }
+    job.op = static_cast<IoOp>(ops_[index]);
+    job.flags = flags_[index];
+    job.fd = fds_[index];
+    job.offset = static_cast<uint64_t>(offset);
+    job.length = static_cast<uint64_t>(length);
+    job.tag = tags_[index];
+    job.firstSegment = 0;
+    job.done = 0;
+    job.segments.clear();
+    for (size_t i = first; i < first + count; i++) {
+      if (segmentLengths_[i] == 0) continue;
+      auto* address = reinterpret_cast<void*>(static_cast<uintptr_t>(segmentAddresses_[i]));
+      job.segments.push_back({address, segmentLengths_[i]});
+    }
+  }
+
+  bool ReadNow(IoJob& job, uint64_t& budget) {
+    if (job.op != IoOp::kRead || !readNow_) return false;
+    uint64_t bytes = 0;
+    for (const iovec& segment : job.segments) bytes += segment.iov_len;
+    if (bytes > budget) return false;
+    budget -= bytes;
+    return TryReadNow(job, readNow_);
+  }
+
+  void Complete(IoJob* job, size_t index) {
+    completedTags_[index] = job->tag;
+    results_[index] = static_cast<double>(job->result);
+    Free(job);
+  }
+
+  // Either all entries are accepted or, with an exception, none.
+  Napi::Value Submit(const Napi::CallbackInfo& info) {
+    Napi::Env env = info.Env();
+    const auto count = info.Length() > 0 && info[0].IsNumber() ? info[0].As<Napi::Number>().DoubleValue() : -1;
+    if (!(count >= 0 && count <= static_cast<double>(depth_ - inFlight_))) {
+      ThrowRange(env, "BlockEngine.submit: more requests than can be in flight");
+    }
+    if (loop_ == nullptr || closing_) throw Napi::Error::New(env, "BlockEngine is closed");
+    const auto total = static_cast<size_t>(count);
+    IoJob* job = free_;
+    for (size_t i = 0; i < total; i++, job = job->next) Fill(env, *job, i);
+
+    size_t completed = 0;
+    size_t queued = 0;
+    uint64_t budget = kInlineBytes;
+    IoJob* first = nullptr;
+    IoJob** link = &first;
+    IoJob* last = nullptr;
+    for (size_t i = 0; i < total; i++) {
+      job = free_;
+      free_ = job->next;
+      if (ReadNow(*job, budget)) {
+        completedNow_[completed++] = job;
+        continue;
+      }
+      *link = last = job;
+      link = &job->next;
+      queued++;
+    }
+    for (size_t i = 0; i < completed; i++) Complete(completedNow_[i], i);
+    if (queued > 0) Queue(first, last, queued, completed);
+    return Napi::Number::New(env, static_cast<double>(completed));
+  }
+
+  // Without any thread the requests fail at once instead.
+  void Queue(IoJob* first, IoJob* last, size_t queued, size_t& completed) {
+    const int error = pool_->Submit(first, last, queued);
+    if (error != 0) {
+      last->next = nullptr;
+      for (IoJob* job = first; job != nullptr;) {
+        IoJob* next = job->next;
+        job->result = -error;
+        Complete(job, completed++);
+        job = next;
+      }
+      return;
+    }
+    if (inFlight_ == 0) KeepAlive(true);
+    inFlight_ += queued;
+  }
+
+  // Moves what is done into the completion arrays.
+  size_t Collect() {
+    if (!pool_) return 0;
+    size_t count = 0;
+    for (IoJob* job = pool_->TakeDone(); job != nullptr;) {
+      IoJob* next = job->next;
+      Complete(job, count++);
+      job = next;
+    }
+    inFlight_ -= count;
+    if (count > 0 && inFlight_ == 0) KeepAlive(false);
+    return count;
+  }
+
+  void Deliver(LoopHandle<uv_async_t>* loop) {
+    const size_t count = Collect();
+    if (count > 0) loop->Call(static_cast<uint32_t>(count));
+    // The callback may have closed, and then even have been collected.
+    if (loop->Owner() != this) return;
+    try {
+      FinishClose();
+    } catch (const Napi::Error&) {
+      // The environment is being terminated; its cleanup hook does the rest.
+    }
+  }
+
+  Napi::Value Poll(const Napi::CallbackInfo& info) {
+    return Napi::Number::New(info.Env(), static_cast<double>(Collect()));
+  }
+
+  Napi::Value InFlight(const Napi::CallbackInfo& info) {
+    return Napi::Number::New(info.Env(), static_cast<double>(inFlight_));
+  }
+
+  Napi::Value Close(const Napi::CallbackInfo& info) {
+    if (!closed_) closed_.emplace(Napi::Promise::Deferred::New(info.Env()));
+    const Napi::Promise promise = closed_->Promise();
+    closing_ = true;
+    FinishClose();
+    return promise;
+  }
+
+  void FinishClose() {
+    if (!closing_ || inFlight_ > 0 || loop_ == nullptr) return;
+    Napi::HandleScope scope(Env());
+    // When this comes from the event loop, the scope is what runs the continuations of the promise.
+    Napi::AsyncContext context(Env(), "BlockEngine.close");
+    Napi::CallbackScope callbacks(Env(), context);
+    closed_->Resolve(Env().Undefined());
+    Shut();
+  }
+
+  void Shut() {
+    if (loop_ == nullptr) return;
+    pool_->Stop();
+    loop_->Close();
+    loop_ = nullptr;
+    inFlight_ = 0;
+    Unref();
+  }
+
+  // An engine keeps the process alive while it has requests in flight.
+  void KeepAlive(bool on) {
+    if (loop_ == nullptr) return;
+    auto* handle = reinterpret_cast<uv_handle_t*>(loop_->Raw());
+    if (on) {
+      uv_ref(handle);
+    } else {
+      uv_unref(handle);
+    }
+  }
+
+  size_t depth_ = 0;
+  size_t segments_ = 0;
+  size_t inFlight_ = 0;
+  bool closing_ = false;
+  bool readNow_ = true;
+  std::optional<Napi::Promise::Deferred> closed_;
+  LoopHandle<uv_async_t>* loop_ = nullptr;
+
+  SharedArray<Napi::Uint8Array> ops_, flags_;
+  SharedArray<Napi::Int32Array> fds_;
+  SharedArray<Napi::Float64Array> offsets_, lengths_, segmentAddresses_, results_;
+  SharedArray<Napi::Uint32Array> tags_, firstSegments_, segmentCounts_, segmentLengths_, completedTags_;
+
+  std::vector<IoJob> jobs_;
+  IoJob* free_ = nullptr;
+  // Scratch of Submit.
+  std::vector<IoJob*> completedNow_;
+  // Last: its threads use the jobs.
+  std::optional<IoPool> pool_;
+};
+
+}  // namespace
+
+void InitBlockEngine(Napi::Env env, Napi::Object exports) { BlockEngine::Init(env, exports); }
+
+}  // namespace virtkit

@@ -1,0 +1,372 @@
+import { spawnSync } from "node:child_process"
+import {
+  closeSync,
+  constants,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { Worker } from "node:worker_threads"
+import { BlockEngine, blockFileInfo, lockFile, MemoryMapping } from "@virtkit/native"
+import { afterAll, afterEach, beforeEach, describe, expect, it } from "vitest"
+
+const READ = 0
+const WRITE = 1
+const FLUSH = 2
+const DISCARD = 3
+const WRITE_ZEROES = 4
+const EBADF = -9
+const MiB = 2 ** 20
+
+const addon = new URL("../index.js", import.meta.url).href
+const folder = mkdtempSync(join(tmpdir(), "virtkit-block-"))
+afterAll(() => rmSync(folder, { recursive: true }))
+
+interface Request {
+  op: number
+  fd?: number
+  offset?: number
+  length?: number
+  flags?: number
+  /** Offsets and lengths in the test's memory. */
+  segments?: [number, number][]
+}
+
+/** An engine with promises, for tests only. */
+function promised(options: { depth?: number; segments?: number; threads?: number } = {}) {
+  const waiting = new Map<number, (result: number) => void>()
+  const engine = new BlockEngine({ depth: 8, segments: 3000, ...options }, (count) => settle(count))
+  function settle(count: number) {
+    for (let i = 0; i < count; i++) {
+      const tag = engine.completedTags[i]!
+      const resolve = waiting.get(tag)!
+      waiting.delete(tag)
+      resolve(engine.results[i]!)
+    }
+  }
+  let nextTag = 1
+  function submit(requests: Request[]): Promise<number[]> {
+    let segment = 0
+    const results = requests.map((request, i) => {
+      engine.ops[i] = request.op
+      engine.fds[i] = request.fd ?? fd
+      engine.flags[i] = request.flags ?? 0
+      engine.offsets[i] = request.offset ?? 0
+      engine.lengths[i] = request.length ?? 0
+      engine.firstSegments[i] = segment
+      engine.segmentCounts[i] = request.segments?.length ?? 0
+      for (const [at, length] of request.segments ?? []) {
+        engine.segmentAddresses[segment] = memory.hostAddress + at
+        engine.segmentLengths[segment++] = length
+      }
+      const tag = nextTag++
+      engine.tags[i] = tag
+      return new Promise<number>((resolve) => waiting.set(tag, resolve))
+    })
+    settle(engine.submit(requests.length))
+    return Promise.all(results)
+  }
+  return { engine, submit }
+}
+
+const threads = () =>
+  readdirSync("/proc/self/task").filter(
+    (id) => readFileSync(`/proc/self/task/${id}/comm`, "latin1") === "virtkit-io\n",
+  ).length
+
+let memory: MemoryMapping
+let bytes: (at: number, length: number) => Uint8Array
+let path: string
+let fd: number
+beforeEach(() => {
+  memory = new MemoryMapping({ size: 4 * MiB })
+  bytes = (at, length) => new Uint8Array(memory.buffer, memory.byteOffset + at, length)
+  path = join(folder, "disk")
+  writeFileSync(path, Buffer.alloc(MiB, 0xaa))
+  fd = openSync(path, "r+")
+})
+afterEach(() => {
+  closeSync(fd)
+  memory.release()
+})
+
+describe("BlockEngine", () => {
+  it("writes and reads scattered memory", async () => {
+    const { engine, submit } = promised()
+    bytes(0, 100).fill(1)
+    bytes(1000, 50).fill(2)
+    expect(
+      await submit([
+        {
+          op: WRITE,
+          offset: 10,
+          segments: [
+            [0, 100],
+            [500, 0],
+            [1000, 50],
+          ],
+        },
+      ]),
+    ).toEqual([150])
+    const file = readFileSync(path)
+    expect(file[9]).toBe(0xaa)
+    expect(file.subarray(10, 110).every((byte) => byte === 1)).toBe(true)
+    expect(file.subarray(110, 160).every((byte) => byte === 2)).toBe(true)
+    expect(file[160]).toBe(0xaa)
+
+    expect(
+      await submit([
+        {
+          op: READ,
+          offset: 109,
+          segments: [
+            [2000, 1],
+            [3000, 2],
+          ],
+        },
+      ]),
+    ).toEqual([3])
+    expect([...bytes(2000, 1), ...bytes(3000, 3)]).toEqual([1, 2, 2, 0])
+    await engine.close()
+  })
+
+  it("does a batch of every operation", async () => {
+    const { engine, submit } = promised()
+    const results = await submit([
+      { op: READ, offset: 0, segments: [[0, 512]] },
+      { op: WRITE, offset: 4096, flags: 1, segments: [[8192, 4096]] },
+      { op: FLUSH },
+      { op: DISCARD, offset: 65536, length: 65536, flags: 1 },
+      { op: WRITE_ZEROES, offset: 262144, length: 100_000 },
+      { op: WRITE_ZEROES, offset: 524288, length: 65536, flags: 2 },
+    ])
+    expect(results).toEqual([512, 4096, 0, 0, 0, 0])
+    const file = readFileSync(path)
+    const zero = (from: number, to: number) => file.subarray(from, to).every((byte) => byte === 0)
+    expect(zero(4096, 8192)).toBe(true)
+    expect(zero(65536, 131072)).toBe(true)
+    expect(zero(262144, 362144)).toBe(true)
+    expect(file[362144]).toBe(0xaa)
+    expect(zero(524288, 589824)).toBe(true)
+    expect(file.length).toBe(MiB)
+    await engine.close()
+  })
+
+  it("moves more segments than one system call takes", async () => {
+    const { engine, submit } = promised()
+    const segments = Array.from({ length: 2500 }, (_, i) => [i * 200, 100] as [number, number])
+    for (const [i, [at, length]] of segments.entries()) bytes(at, length).fill(i % 251)
+    expect(await submit([{ op: WRITE, segments }])).toEqual([250_000])
+    const file = readFileSync(path)
+    for (let i = 0; i < 2500; i++) expect(file[i * 100 + 99]).toBe(i % 251)
+    for (const [at, length] of segments) bytes(at, length).fill(255)
+    expect(await submit([{ op: READ, segments }])).toEqual([250_000])
+    for (const [i, [at]] of segments.entries()) expect(bytes(at, 1)[0]).toBe(i % 251)
+    await engine.close()
+  })
+
+  it("reports short reads at the end of the file, and errors as negative errno", async () => {
+    const { engine, submit } = promised()
+    expect(
+      await submit([
+        {
+          op: READ,
+          offset: MiB - 100,
+          segments: [
+            [0, 50],
+            [100, 500],
+          ],
+        },
+        { op: READ, offset: 2 * MiB, segments: [[0, 50]] },
+        { op: READ, fd: 9999, segments: [[0, 50]] },
+        { op: FLUSH, fd: -1 },
+        { op: DISCARD, fd: 9999, length: 10 },
+      ]),
+    ).toEqual([100, 0, EBADF, EBADF, EBADF])
+    await engine.close()
+  })
+
+  it("reads what is in the page cache at once, within limits", () => {
+    const engine = new BlockEngine({ depth: 4, segments: 4 }, () => {})
+    readFileSync(path)
+    for (let i = 0; i < 3; i++) {
+      engine.fds[i] = fd
+      engine.tags[i] = 10 + i
+      engine.firstSegments[i] = i
+      engine.segmentCounts[i] = 1
+      engine.segmentAddresses[i] = memory.hostAddress
+      engine.segmentLengths[i] = i === 1 ? MiB : 4096
+    }
+    const completed = engine.submit(3)
+    // A file system without RWF_NOWAIT (tmpfs of old kernels) has none; large reads never are.
+    expect([0, 2]).toContain(completed)
+    expect(engine.inFlight).toBe(3 - completed)
+    if (completed > 0) expect([...engine.completedTags.subarray(0, 2)]).toEqual([10, 12])
+    return engine.close()
+  })
+
+  it("refuses malformed batches whole", async () => {
+    const { engine, submit } = promised({ depth: 2, segments: 4 })
+    const refused = (change: () => void, count = 1) => {
+      engine.ops[0] = FLUSH
+      engine.firstSegments[0] = engine.segmentCounts[0] = engine.offsets[0] = engine.lengths[0] = 0
+      change()
+      expect(() => engine.submit(count)).toThrow(RangeError)
+    }
+    refused(() => {}, 3)
+    refused(() => {}, -1)
+    refused(() => {}, Number.NaN)
+    refused(() => (engine.ops[0] = 5))
+    refused(() => (engine.firstSegments[0] = 5))
+    refused(() => (engine.segmentCounts[0] = 5))
+    refused(() => (engine.offsets[0] = -1))
+    refused(() => (engine.lengths[0] = Number.NaN))
+    expect(engine.inFlight).toBe(0)
+    expect(await submit([{ op: FLUSH }, { op: FLUSH }])).toEqual([0, 0])
+    expect(() => new BlockEngine({ depth: 0, segments: 1 }, () => {})).toThrow(RangeError)
+    expect(() => Reflect.construct(BlockEngine, [])).toThrow(TypeError)
+    await engine.close()
+  })
+
+  it("bounds what is in flight, and its threads", async () => {
+    const { engine, submit } = promised({ depth: 3, threads: 2 })
+    const before = threads()
+    const first = submit([{ op: FLUSH }, { op: FLUSH }, { op: FLUSH }])
+    expect(engine.inFlight).toBe(3)
+    expect(() => engine.submit(1)).toThrow(RangeError)
+    expect(threads() - before).toBe(2)
+    await first
+    expect(engine.inFlight).toBe(0)
+    await engine.close()
+    expect(threads()).toBe(before)
+  })
+
+  it("can be polled", () => {
+    const engine = new BlockEngine({ depth: 1, segments: 1 }, () => {})
+    engine.ops[0] = FLUSH
+    engine.fds[0] = fd
+    engine.tags[0] = 77
+    expect(engine.submit(1)).toBe(0)
+    let count = 0
+    for (const end = Date.now() + 10_000; count === 0 && Date.now() < end; ) count = engine.poll()
+    expect(count).toBe(1)
+    expect(engine.completedTags[0]).toBe(77)
+    return engine.close()
+  })
+
+  it("waits at close for what is in flight, takes no more, and closes once", async () => {
+    const { engine, submit } = promised()
+    const before = threads()
+    let completed = false
+    const flushed = submit([{ op: WRITE, flags: 1, segments: [[0, MiB]] }]).then((results) => {
+      completed = true
+      expect(results).toEqual([MiB])
+    })
+    const closed = engine.close()
+    expect(() => engine.submit(1)).toThrow("closed")
+    await closed
+    expect(completed).toBe(true)
+    await flushed
+    await engine.close()
+    expect(engine.poll()).toBe(0)
+    expect(threads()).toBe(before)
+  })
+
+  it("lets the process end when nothing is in flight, and completes first what is", () => {
+    const code = `
+      import { openSync } from "node:fs"
+      import { BlockEngine } from ${JSON.stringify(addon)}
+      const e = new BlockEngine({ depth: 1, segments: 1 }, (n) => {
+        console.log(n, e.results[0])
+        e.close().then(() => console.log("closed"))
+      })
+      new BlockEngine({ depth: 1, segments: 1 }, () => {})
+      e.ops[0] = 2
+      e.fds[0] = openSync(${JSON.stringify(path)}, "r+")
+      e.submit(1)`
+    const run = spawnSync(process.execPath, ["--input-type=module", "-e", code], {
+      encoding: "utf8",
+      timeout: 15_000,
+    })
+    expect(run.stderr).toBe("")
+    expect(run.stdout).toBe("1 0\nclosed\n")
+    expect(run.status).toBe(0)
+  })
+
+  it("settles close() although nothing else is left to run", () => {
+    const code = `
+      import { openSync } from "node:fs"
+      import { BlockEngine } from ${JSON.stringify(addon)}
+      const e = new BlockEngine({ depth: 1, segments: 1 }, () => {})
+      e.ops[0] = 2
+      e.fds[0] = openSync(${JSON.stringify(path)}, "r+")
+      e.submit(1)
+      e.close().then(() => console.log("closed"))`
+    const run = spawnSync(process.execPath, ["--input-type=module", "-e", code], {
+      encoding: "utf8",
+      timeout: 15_000,
+    })
+    expect(run.stdout).toBe("closed\n")
+  })
+
+  it("ends with its worker while requests are in flight", async () => {
+    const before = threads()
+    for (let round = 0; round < 3; round++) {
+      const worker = new Worker(
+        `import(${JSON.stringify(addon)}).then(({ BlockEngine }) => {
+           let n = 0
+           const e = new BlockEngine({ depth: 4, segments: 1 }, (count) => {
+             if (++n === 20) require("node:worker_threads").parentPort.postMessage("busy")
+             e.submit(count)
+           })
+           e.ops.fill(2)
+           e.fds.fill(${fd})
+           e.submit(4)
+         })`,
+        { eval: true },
+      )
+      await new Promise((resolve, reject) => {
+        worker.once("message", resolve)
+        worker.once("error", reject)
+      })
+      await worker.terminate()
+    }
+    expect(threads()).toBe(before)
+  })
+})
+
+describe("block files", () => {
+  it("describes files and what is none", () => {
+    expect(blockFileInfo(fd)).toEqual({
+      kind: "file",
+      size: MiB,
+      logicalBlockSize: 512,
+      physicalBlockSize: 512,
+      optimalIoSize: 0,
+      readonly: false,
+    })
+    const device = openSync("/dev/null", "r")
+    expect(blockFileInfo(device).kind).toBe("other")
+    closeSync(device)
+    expect(() => blockFileInfo(9999)).toThrow(expect.objectContaining({ code: "EBADF", syscall: "fstat" }))
+  })
+
+  it("locks out other writers, and readers from writers", () => {
+    const other = openSync(path, "r+")
+    const reader = openSync(path, constants.O_RDONLY)
+    expect(lockFile(fd, true)).toBe(true)
+    expect(lockFile(other, true)).toBe(false)
+    expect(lockFile(reader, false)).toBe(false)
+    expect(lockFile(fd, false)).toBe(true)
+    expect(lockFile(reader, false)).toBe(true)
+    expect(lockFile(other, true)).toBe(false)
+    expect(() => lockFile(reader, true)).toThrow(expect.objectContaining({ code: "EBADF" }))
+    closeSync(reader)
+    closeSync(other)
+  })
+})
