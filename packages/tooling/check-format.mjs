@@ -4,7 +4,7 @@ import { run, runAlone, toolFindings } from "./check-lib.mjs"
 
 /** @param {string} root */
 export async function check(root) {
-  const result = await run("biome", ["format", "--max-diagnostics=100"], { cwd: root })
+  const result = await run("biome", ["format", "--reporter=summary"], { cwd: root })
   return { findings: toolFindings(result, "biome format"), summary: "every file is formatted" }
 }
 
