@@ -185,10 +185,14 @@ export class SplitRingDriver {
     return this.#memory.readUint16(this.used + 2) !== this.usedIndex
   }
 
-  /** With EVENT_IDX: interrupt only once `count` more chains came back (2.7.10). */
-  delayInterrupts(count: number): void {
+  /**
+   * With EVENT_IDX: interrupt only once `count` more chains came back (2.7.10); true when they have already, so that the
+   * driver must reap without one.
+   */
+  delayInterrupts(count: number): boolean {
     this.#interrupts = false
     this.#memory.writeUint16(this.#usedEvent, (this.usedIndex + count - 1) & 0xffff)
+    return ((this.publishedUsedIndex - this.usedIndex) & 0xffff) >= count
   }
 
   // What follows knows no rules.

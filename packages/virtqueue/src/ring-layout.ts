@@ -54,6 +54,7 @@ function part(
   length: number,
   alignment: number,
 ): Part | string {
+  if (!Number.isSafeInteger(address)) return `${name} above 2^53 is not in guest memory`
   const where = `${name} at 0x${address.toString(16)}`
   if (address % alignment !== 0) return `${where} is not aligned to ${alignment} bytes`
   const region = memory.regionOf(address, length)
