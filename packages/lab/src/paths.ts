@@ -1,4 +1,4 @@
-import { homedir } from "node:os"
+import { userInfo } from "node:os"
 import { join, resolve } from "node:path"
 
 /**
@@ -8,6 +8,6 @@ import { join, resolve } from "node:path"
 export function cacheDir(environment: NodeJS.ProcessEnv = process.env): string {
   if (environment.VIRTKIT_CACHE) return resolve(environment.VIRTKIT_CACHE)
   if (environment.XDG_CACHE_HOME) return join(resolve(environment.XDG_CACHE_HOME), "virtkit")
-  // An empty HOME is no home directory: os.homedir() would give "", and the cache would land in the current one.
-  return join(environment.HOME || homedir() || "/tmp", ".cache", "virtkit")
+  // An empty HOME is no home directory, and os.homedir() would give it all the same.
+  return join(environment.HOME || userInfo().homedir, ".cache", "virtkit")
 }
