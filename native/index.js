@@ -21,7 +21,7 @@ function load() {
 const addon = load()
 
 // One line a part of the addon, the names as in types/*.d.ts; a test compares them with the addon's real exports.
-export const {} = addon // kvm.cc
+export const { ExitHub, KvmDevice, KvmStats, KvmSystem, KvmVcpu, KvmVm, kvmConstants, kvmLayouts } = addon // kvm.cc
 export const { MemoryMapping, memfdCreate } = addon // memory.cc
 export const { EventFd, Poller } = addon // events.cc
 export const { BlockEngine, blockFileInfo, lockFile } = addon // block.cc
