@@ -1,6 +1,14 @@
 // The KVM API of the kernel headers, and the few newer constants that the oldest supported headers (Linux 6.1) lack.
 #pragma once
 
+#include <linux/stddef.h>
+#include <linux/types.h>
+
+// In headers before Linux 6.6 a flexible array is preceded by an empty struct, which has a size in C++: structures, and
+// with them the ioctl numbers that contain their sizes, come out wrong. This is the newer headers' definition for C++.
+#undef __DECLARE_FLEX_ARRAY
+#define __DECLARE_FLEX_ARRAY(T, member) T member[0]
+
 #include <linux/kvm.h>
 
 #include <cstddef>
@@ -16,6 +24,8 @@
 #endif
 
 // What the TypeScript layout tables and the exit slot rely on.
+static_assert(sizeof(kvm_cpuid2) == 8 && sizeof(kvm_msrs) == 8 && sizeof(kvm_msr_list) == 4);
+static_assert(sizeof(kvm_irq_routing) == 8 && sizeof(kvm_coalesced_mmio_ring) == 8 && sizeof(kvm_xsave) == 4096);
 static_assert(sizeof(kvm_regs) == 144);
 static_assert(sizeof(kvm_sregs) == 312);
 static_assert(sizeof(kvm_sregs2) == 320);

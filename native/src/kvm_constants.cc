@@ -281,7 +281,6 @@ constexpr Constant kLayouts[] = {
     SIZE(kvm_vapic_addr),
     SIZE(kvm_x86_mce),
     SIZE(kvm_stats_header),
-    SIZE(kvm_stats_desc),
     OFFSET(kvm_regs, rip),
     OFFSET(kvm_sregs, gdt),
     OFFSET(kvm_sregs, cr0),

@@ -147,7 +147,7 @@ Napi::Value KvmVcpu::DrainCoalesced(const Napi::CallbackInfo& info) {
     auto* ring = reinterpret_cast<kvm_coalesced_mmio_ring*>(coalesced_ring_);
     constexpr uint32_t kEntries =
         (4096 - sizeof(kvm_coalesced_mmio_ring)) / sizeof(kvm_coalesced_mmio);  // KVM_COALESCED_MMIO_MAX
-    auto* entries = reinterpret_cast<kvm_coalesced_mmio*>(ring + 1);
+    kvm_coalesced_mmio* entries = ring->coalesced_mmio;
     std::atomic_ref<uint32_t> first(ring->first), last(ring->last);
     while (first.load(std::memory_order_relaxed) != last.load(std::memory_order_acquire) &&
            (count + 1) * sizeof(kvm_coalesced_mmio) <= out.size) {

@@ -8,7 +8,12 @@ interface KvmHandle {
    */
   ioctl(request: string, argument?: number | ArrayBufferView | ArrayBuffer): number
   /** KVM_{HAS,GET,SET}_DEVICE_ATTR; `value` is 8 bytes or what the attribute needs. "has" returns a boolean. */
-  attribute(operation: "has" | "get" | "set", group: number, attribute: number, value?: ArrayBufferView): unknown
+  attribute(
+    operation: "has" | "get" | "set",
+    group: number,
+    attribute: number,
+    value?: ArrayBufferView,
+  ): unknown
   /** Idempotent. */
   close(): void
 }
@@ -18,7 +23,12 @@ export declare class KvmSystem implements KvmHandle {
   constructor(path: string)
   readonly fd: number
   ioctl(request: string, argument?: number | ArrayBufferView | ArrayBuffer): number
-  attribute(operation: "has" | "get" | "set", group: number, attribute: number, value?: ArrayBufferView): unknown
+  attribute(
+    operation: "has" | "get" | "set",
+    group: number,
+    attribute: number,
+    value?: ArrayBufferView,
+  ): unknown
   close(): void
 }
 
@@ -34,7 +44,12 @@ export declare class KvmVm implements KvmHandle {
   constructor(system: KvmSystem, machineType: number)
   readonly fd: number
   ioctl(request: string, argument?: number | ArrayBufferView | ArrayBuffer): number
-  attribute(operation: "has" | "get" | "set", group: number, attribute: number, value?: ArrayBufferView): unknown
+  attribute(
+    operation: "has" | "get" | "set",
+    group: number,
+    attribute: number,
+    value?: ArrayBufferView,
+  ): unknown
   close(): void
   /** KVM_SET_USER_MEMORY_REGION; `size` 0 removes the slot. */
   setMemorySlot(slot: number, flags: number, guestAddress: number, size: number, hostAddress: number): void
@@ -51,7 +66,12 @@ export declare class KvmVcpu implements KvmHandle {
   readonly fd: number
   /** Throws ERR_VIRTKIT_STATE while the vCPU runs. */
   ioctl(request: string, argument?: number | ArrayBufferView | ArrayBuffer): number
-  attribute(operation: "has" | "get" | "set", group: number, attribute: number, value?: ArrayBufferView): unknown
+  attribute(
+    operation: "has" | "get" | "set",
+    group: number,
+    attribute: number,
+    value?: ArrayBufferView,
+  ): unknown
   /** Stops and joins the thread first. */
   close(): void
   start(hub: ExitHub, slot: number, reportInterrupted: boolean): void
@@ -69,7 +89,12 @@ export declare class KvmDevice implements KvmHandle {
   constructor(vm: KvmVm, type: number, test: boolean)
   readonly fd: number
   ioctl(request: string, argument?: number | ArrayBufferView | ArrayBuffer): number
-  attribute(operation: "has" | "get" | "set", group: number, attribute: number, value?: ArrayBufferView): unknown
+  attribute(
+    operation: "has" | "get" | "set",
+    group: number,
+    attribute: number,
+    value?: ArrayBufferView,
+  ): unknown
   close(): void
 }
 

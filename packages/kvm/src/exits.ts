@@ -51,14 +51,7 @@ export type VcpuExit =
   /** A reason that this version does not know, or KVM_EXIT_UNKNOWN. `payload` is a copy of the exit union. */
   | { reason: "unknown"; exitReason: number; hardwareReason: bigint; payload: Uint8Array }
 
-export type SystemEvent =
-  | "shutdown"
-  | "reset"
-  | "crash"
-  | "wakeup"
-  | "suspend"
-  | "sev-terminate"
-  | "unknown"
+export type SystemEvent = "shutdown" | "reset" | "crash" | "wakeup" | "suspend" | "sev-terminate" | "unknown"
 
 /** Names of all exit reasons, as in {@link VcpuExit} and the counters. */
 export type ExitReason = VcpuExit["reason"] | "io" | "mmio"

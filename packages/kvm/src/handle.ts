@@ -4,7 +4,12 @@ import { converting } from "./errors.js"
 interface NativeHandle {
   readonly fd: number
   ioctl(request: string, argument?: number | ArrayBufferView | ArrayBuffer): number
-  attribute(operation: "has" | "get" | "set", group: number, attribute: number, value?: ArrayBufferView): unknown
+  attribute(
+    operation: "has" | "get" | "set",
+    group: number,
+    attribute: number,
+    value?: ArrayBufferView,
+  ): unknown
   close(): void
 }
 

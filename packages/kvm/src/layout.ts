@@ -57,7 +57,8 @@ export function bytes(length: number): Layout<Uint8Array> {
   return {
     size: length,
     align: 1,
-    read: (view, offset) => new Uint8Array(view.buffer.slice(view.byteOffset + offset, view.byteOffset + offset + length)),
+    read: (view, offset) =>
+      new Uint8Array(view.buffer.slice(view.byteOffset + offset, view.byteOffset + offset + length)),
     write(view, offset, value) {
       if (value.length > length) throw new RangeError(`${value.length} bytes in a field of ${length}`)
       const target = new Uint8Array(view.buffer, view.byteOffset + offset, length)
@@ -76,8 +77,7 @@ export function array<T>(element: Layout<T>, length: number): Layout<readonly T[
   return {
     size: element.size * length,
     align: element.align,
-    read: (view, offset) =>
-      Array.from({ length }, (_, i) => element.read(view, offset + i * element.size)),
+    read: (view, offset) => Array.from({ length }, (_, i) => element.read(view, offset + i * element.size)),
     write(view, offset, values) {
       if (values.length !== length) throw new RangeError(`${values.length} elements in an array of ${length}`)
       for (let i = 0; i < length; i++) element.write(view, offset + i * element.size, values[i]!)
@@ -134,7 +134,12 @@ export function blank(layout: Layout<unknown>): DataView {
 }
 
 /** A header and a list of entries, as the variable-length structures are: a 32-bit count first. */
-export function encodeList<T>(headerSize: number, element: Layout<T>, values: readonly T[], room: number = values.length): DataView {
+export function encodeList<T>(
+  headerSize: number,
+  element: Layout<T>,
+  values: readonly T[],
+  room: number = values.length,
+): DataView {
   const view = new DataView(new ArrayBuffer(headerSize + element.size * room))
   view.setUint32(0, room, true)
   values.forEach((value, i) => {

@@ -1,6 +1,6 @@
 import { type KvmVcpu, kvmConstants } from "@virtkit/native"
-import { Handle } from "./handle.js"
 import { type Capability, capabilityNumber } from "./capability.js"
+import { Handle } from "./handle.js"
 import { blank, decodeList, encode, encodeList, type Layout, u32, u64 } from "./layout.js"
 import { enableCapLayout } from "./structs/machine.js"
 import {
@@ -218,7 +218,10 @@ export abstract class VcpuState extends Handle<KvmVcpu> {
   /** KVM_ENABLE_CAP. */
   enableCapability(capability: Capability | number, args: readonly bigint[] = [], flags = 0): void {
     const padded = [0, 1, 2, 3].map((i) => args[i] ?? 0n)
-    this.ioctl("KVM_ENABLE_CAP", encode(enableCapLayout, { cap: capabilityNumber(capability), flags, args: padded }))
+    this.ioctl(
+      "KVM_ENABLE_CAP",
+      encode(enableCapLayout, { cap: capabilityNumber(capability), flags, args: padded }),
+    )
   }
 
   #get<T>(request: string, layout: Layout<T>): T {

@@ -7,8 +7,8 @@ import type { ExitHandler } from "./handler.js"
 import type { RunningVcpu } from "./running.js"
 import { COUNTER_WORDS } from "./slot.js"
 import { Statistics } from "./stats.js"
-import { VcpuState } from "./vcpu-state.js"
 import type { VcpuLoop } from "./vcpu-loop.js"
+import { VcpuState } from "./vcpu-state.js"
 import type { Vm } from "./vm.js"
 
 export interface StartOptions {

@@ -3,7 +3,14 @@ import { type Capability, capabilityNumber } from "./capability.js"
 import { Device } from "./device.js"
 import { converting } from "./errors.js"
 import { Handle } from "./handle.js"
-import { CoalescedZone, type CoalescedZoneOptions, IoEventFd, type IoEventFdOptions, IrqFd, type IrqFdOptions } from "./irq.js"
+import {
+  CoalescedZone,
+  type CoalescedZoneOptions,
+  IoEventFd,
+  type IoEventFdOptions,
+  IrqFd,
+  type IrqFdOptions,
+} from "./irq.js"
 import type { Kvm } from "./kvm.js"
 import { blank, encode, encodeList, type Layout, u64 } from "./layout.js"
 import { Statistics } from "./stats.js"
@@ -85,7 +92,10 @@ export class Vm extends Handle<KvmVm> {
   /** KVM_ENABLE_CAP. */
   enableCapability(capability: Capability | number, args: readonly bigint[] = [], flags = 0): void {
     const padded = [0, 1, 2, 3].map((i) => args[i] ?? 0n)
-    this.ioctl("KVM_ENABLE_CAP", encode(enableCapLayout, { cap: capabilityNumber(capability), flags, args: padded }))
+    this.ioctl(
+      "KVM_ENABLE_CAP",
+      encode(enableCapLayout, { cap: capabilityNumber(capability), flags, args: padded }),
+    )
   }
 
   /** KVM_CREATE_VCPU. `id` is the local APIC id. In-kernel interrupt controllers must exist before. */
@@ -212,7 +222,13 @@ export class Vm extends Handle<KvmVm> {
           word1: route.pin,
         }
       const { low, high } = halves(route.msi.address)
-      return { ...common, type: kvmConstants.KVM_IRQ_ROUTING_MSI, word0: low, word1: high, word2: route.msi.data }
+      return {
+        ...common,
+        type: kvmConstants.KVM_IRQ_ROUTING_MSI,
+        word0: low,
+        word1: high,
+        word2: route.msi.data,
+      }
     })
     this.ioctl("KVM_SET_GSI_ROUTING", encodeList(8, routingEntryLayout, entries))
   }
@@ -308,10 +324,13 @@ export class Vm extends Handle<KvmVm> {
   setMsrFilter(defaultAccess: "allow" | "deny", ranges: readonly MsrFilterRange[]): void {
     this.assertOpen()
     const flags =
-      defaultAccess === "deny" ? kvmConstants.KVM_MSR_FILTER_DEFAULT_DENY : kvmConstants.KVM_MSR_FILTER_DEFAULT_ALLOW
+      defaultAccess === "deny"
+        ? kvmConstants.KVM_MSR_FILTER_DEFAULT_DENY
+        : kvmConstants.KVM_MSR_FILTER_DEFAULT_ALLOW
     const native = ranges.map((range) => ({
       flags:
-        (range.read ? kvmConstants.KVM_MSR_FILTER_READ : 0) | (range.write ? kvmConstants.KVM_MSR_FILTER_WRITE : 0),
+        (range.read ? kvmConstants.KVM_MSR_FILTER_READ : 0) |
+        (range.write ? kvmConstants.KVM_MSR_FILTER_WRITE : 0),
       base: range.base,
       count: range.allow.length,
       bitmap: toBitmap(range.allow),

@@ -81,7 +81,10 @@ export interface DescriptorTable {
   limit: number
 }
 
-export const descriptorTableLayout: Layout<DescriptorTable> = struct<DescriptorTable>({ base: u64, limit: u16 })
+export const descriptorTableLayout: Layout<DescriptorTable> = struct<DescriptorTable>({
+  base: u64,
+  limit: u16,
+})
 
 /** What Sregs and Sregs2 have in common. */
 interface SystemRegisters {
@@ -130,7 +133,10 @@ export interface Sregs extends SystemRegisters {
   interruptBitmap: readonly bigint[]
 }
 
-export const sregsLayout: Layout<Sregs> = struct<Sregs>({ ...systemRegisters, interruptBitmap: array(u64, 4) })
+export const sregsLayout: Layout<Sregs> = struct<Sregs>({
+  ...systemRegisters,
+  interruptBitmap: array(u64, 4),
+})
 
 /** As Sregs, with PDPTRs instead of the interrupt bitmap (struct kvm_sregs2). */
 export interface Sregs2 extends SystemRegisters {
@@ -139,7 +145,11 @@ export interface Sregs2 extends SystemRegisters {
   pdptrs: readonly bigint[]
 }
 
-export const sregs2Layout: Layout<Sregs2> = struct<Sregs2>({ ...systemRegisters, flags: u64, pdptrs: array(u64, 4) })
+export const sregs2Layout: Layout<Sregs2> = struct<Sregs2>({
+  ...systemRegisters,
+  flags: u64,
+  pdptrs: array(u64, 4),
+})
 
 /** Legacy floating point and SSE state (struct kvm_fpu). */
 export interface Fpu {
