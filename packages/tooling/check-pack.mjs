@@ -55,10 +55,15 @@ export function contents(manifest, paths) {
     for (const file of files) required.add(String(file).replace(/^\.\//, ""))
   }
   for (const file of Object.values(manifest.bin ?? {})) required.add(file.replace(/^\.\//, ""))
-  if (manifest.files?.includes("prebuilds")) required.add("prebuilds/linux-x64/virtkit_native.node")
   const unwanted = /(^|\/)(test|node_modules)\/|\.tsbuildinfo$|\.test\.|tsconfig/
   return [
     ...[...required].filter((path) => !paths.includes(path)).map((path) => `the tarball lacks ${path}`),
+    ...(manifest.files ?? [])
+      .filter(
+        (entry) =>
+          !/[!*]/.test(entry) && !paths.some((path) => path === entry || path.startsWith(`${entry}/`)),
+      )
+      .map((entry) => `"files" names ${entry}, of which the tarball has nothing`),
     ...paths.filter((path) => unwanted.test(path)).map((path) => `the tarball has ${path}`),
   ]
 }

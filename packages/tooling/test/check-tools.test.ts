@@ -100,13 +100,15 @@ describe("pack", () => {
       "packages/a/dist/tsconfig.json": "{}",
       "packages/a/LICENSE": "",
     }
-    const root = tree(files(stray))
+    const wanted = { "packages/a/package.json": manifest("@x/a", { files: ["dist", "prebuilds"] }) }
+    const root = tree(files({ ...stray, ...wanted }))
     rmSync(join(root, "packages/a/LICENSE"))
     rmSync(join(root, "packages/a/dist/index.js"))
     const text = (await pack(root)).findings.join("\n")
     expect(text).toMatch("packages/a: the tarball has dist/x.test.js")
     expect(text).toMatch("packages/a: the tarball has dist/tsconfig.json")
     expect(text).toMatch("packages/a: the tarball lacks LICENSE")
+    expect(text).toMatch('packages/a: "files" names prebuilds, of which the tarball has nothing')
     expect(text).toMatch("packages/a: the tarball lacks dist/index.js")
     expect(text).toMatch('pkg.exports["."].default is ./dist/index.js but the file does not exist') // publint
   })
