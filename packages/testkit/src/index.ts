@@ -1,8 +1,9 @@
 export { TestAllocator } from "./allocator.js"
 export { DeviceHarness, type DeviceHarnessOptions, type HarnessQueueOptions } from "./device-harness.js"
+export { EchoDevice, type EchoDeviceOptions } from "./echo-device.js"
 export { FakeInterrupt } from "./interrupt.js"
 export { TestMemory, type TestMemoryOptions, type TestRegion } from "./memory.js"
-export { MmioDriver, type MmioDriverOptions, type StartOptions } from "./mmio-driver.js"
+export { MmioDriver, type MmioDriverOptions } from "./mmio-driver.js"
 export { DESCRIPTOR, FEATURE, INTERRUPT, MMIO, MMIO_MAGIC, RING_FLAG, STATUS } from "./spec.js"
 export {
   type ChainLayout,
@@ -13,4 +14,11 @@ export {
   SplitRingDriver,
   type SplitRingOptions,
 } from "./split-ring.js"
+export {
+  type TestRunner,
+  type TransportConformanceOptions,
+  type TransportUnderTest,
+  transportConformance,
+} from "./transport-conformance.js"
+export type { RingAddresses, StartOptions, TransportDriver } from "./transport-driver.js"
 export { until } from "./wait.js"

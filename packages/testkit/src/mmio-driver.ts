@@ -2,6 +2,7 @@ import type { BusDevice, GuestMemory } from "@virtkit/interface"
 import { TestAllocator } from "./allocator.js"
 import { FEATURE, INTERRUPT, MMIO, MMIO_MAGIC, STATUS } from "./spec.js"
 import { type ChainRequest, type DriverChain, SplitRingDriver } from "./split-ring.js"
+import type { RingAddresses, StartOptions, TransportDriver } from "./transport-driver.js"
 import { until } from "./wait.js"
 
 export interface MmioDriverOptions {
@@ -12,17 +13,8 @@ export interface MmioDriverOptions {
   readonly allocator?: TestAllocator
 }
 
-export interface StartOptions {
-  /** Features to accept if offered. Default: all that are offered, packed rings and queue reset aside. */
-  readonly features?: bigint
-  /** Size of every queue, at most its maximum. Default 16. */
-  readonly queueSize?: number
-  /** Number of queues to enable. Default: all. */
-  readonly queues?: number
-}
-
 /** The driver side of virtio over MMIO (virtio 1.3, section 4.2), through the register interface alone. */
-export class MmioDriver {
+export class MmioDriver implements TransportDriver {
   readonly memory: GuestMemory
   readonly allocator: TestAllocator
   /** By queue index, after {@link start}. */
@@ -51,14 +43,18 @@ export class MmioDriver {
     return this.read32(MMIO.STATUS)
   }
 
+  writeStatus(value: number): void | Promise<void> {
+    return this.write32(MMIO.STATUS, value)
+  }
+
   /** Sets further status bits, keeping those that are set. */
   addStatus(bits: number): void {
-    void this.write32(MMIO.STATUS, this.status | bits)
+    void this.writeStatus(this.status | bits)
   }
 
   /** Writes 0 to the status and waits as long as the vCPU would. */
   async reset(): Promise<void> {
-    await this.write32(MMIO.STATUS, 0)
+    await this.writeStatus(0)
     if (this.status !== 0) throw new Error(`status is ${this.status} after a reset`)
     this.rings.length = 0
   }
@@ -103,6 +99,11 @@ export class MmioDriver {
     return this.read32(MMIO.QUEUE_SIZE_MAX)
   }
 
+  queueReady(index: number): boolean {
+    void this.write32(MMIO.QUEUE_SEL, index)
+    return this.read32(MMIO.QUEUE_READY) === 1
+  }
+
   /** 4.2.3.2: makes a ring, tells the device where it is and sets it ready. */
   setupQueue(index: number, size: number): SplitRingDriver {
     const ring = new SplitRingDriver({
@@ -117,7 +118,7 @@ export class MmioDriver {
   }
 
   /** The register writes of {@link setupQueue}, with any values. */
-  writeQueue(index: number, size: number, at: { desc: number; avail: number; used: number }): void {
+  writeQueue(index: number, size: number, at: RingAddresses): void {
     void this.write32(MMIO.QUEUE_SEL, index)
     void this.write32(MMIO.QUEUE_SIZE, size)
     this.write64(MMIO.QUEUE_DESC_LOW, at.desc)
@@ -178,14 +179,22 @@ export class MmioDriver {
     }
   }
 
+  get configGeneration(): number {
+    return this.read32(MMIO.CONFIG_GENERATION)
+  }
+
+  readConfigAt(offset: number, size: 1 | 2 | 4): number {
+    return this.#device.read(MMIO.CONFIG + offset, size)
+  }
+
   /** 2.5.1: bytes of the device configuration space, read again while the generation changes. */
   readConfig(offset: number, length: number): Uint8Array {
     const bytes = new Uint8Array(length)
     let generation: number
     do {
-      generation = this.read32(MMIO.CONFIG_GENERATION)
-      for (let i = 0; i < length; i++) bytes[i] = this.#device.read(MMIO.CONFIG + offset + i, 1)
-    } while (generation !== this.read32(MMIO.CONFIG_GENERATION))
+      generation = this.configGeneration
+      for (let i = 0; i < length; i++) bytes[i] = this.readConfigAt(offset + i, 1)
+    } while (generation !== this.configGeneration)
     return bytes
   }
 

@@ -187,6 +187,8 @@ export class SplitQueue implements DeviceQueue {
   }
 
   restore(state: unknown): void {
+    if (this.#sequence !== 0)
+      throw new StateError(`queue ${this.index} was used before its state was restored`)
     const saved = parseQueueState(state, this.#options)
     this.#nextAvail = saved.nextAvail
     this.#knownAvail = saved.nextAvail

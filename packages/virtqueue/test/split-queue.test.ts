@@ -292,8 +292,41 @@ describe("state", () => {
     expect(queue.state()).toMatchObject({ inFlight: heads })
   })
 
-  it("bad-input #31: refuses a state that does not fit, and changes nothing", () => {
+  it("bad-input #17: a head that waits to be delivered again is in flight, until it is given back", () => {
+    const first = setup()
+    first.driver.add({ writable: [1] })
+    first.driver.publish()
+    first.queue.pop()
+    const { queue, broken } = deviceSide(first.driver, first.memory)
+    queue.restore(first.queue.state())
+    queue.push(queue.pop()!, 1)
+    queue.flush()
+    first.driver.reap()
+    first.driver.add({ writable: [1] })
+    first.driver.publish()
+    expect(queue.pop()).toBeDefined()
+
+    const other = deviceSide(first.driver, first.memory)
+    other.queue.restore({ ...(queue.state() as object), inFlight: [1, 0] })
+    first.driver.offerHead(0)
+    first.driver.publish()
+    expect(other.queue.pop()!.head).toBe(1)
+    other.queue.unpop(other.queue.pop()!)
+    other.queue.pop()
+    expect(other.queue.pop()).toBeUndefined()
+    expect([broken, other.broken]).toEqual([[], ["head 0 was made available twice"]])
+  })
+
+  it("is taken back by a new queue only", () => {
     const { driver, queue } = setup()
+    driver.add({ writable: [1] })
+    driver.publish()
+    queue.pop()
+    expect(() => queue.restore(queue.state())).toThrow(StateError)
+  })
+
+  it("bad-input #31: refuses a state that does not fit, and changes nothing", () => {
+    const { driver, queue, memory } = setup()
     driver.add({ writable: [1] })
     driver.publish()
     queue.push(queue.pop()!, 0)
@@ -316,8 +349,12 @@ describe("state", () => {
       { ...good, inFlight: [1, 1] },
       { ...good, inFlight: new Array(9).fill(0) },
     ]
-    for (const state of wrong) expect(() => queue.restore(state)).toThrow(RestoreError)
-    expect(queue.state()).toEqual(good)
+    const other = deviceSide(driver, memory)
+    const untouched = other.queue.state()
+    for (const state of wrong) expect(() => other.queue.restore(state)).toThrow(RestoreError)
+    expect(other.queue.state()).toEqual(untouched)
+    other.queue.restore(good)
+    expect(other.queue.state()).toEqual(good)
   })
 })
 

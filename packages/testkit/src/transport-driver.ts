@@ -1,0 +1,66 @@
+import type { GuestMemory } from "@virtkit/interface"
+import type { TestAllocator } from "./allocator.js"
+import type { ChainRequest, DriverChain, SplitRingDriver } from "./split-ring.js"
+
+/** Guest addresses of the three parts of a split ring. */
+export interface RingAddresses {
+  readonly desc: number
+  readonly avail: number
+  readonly used: number
+}
+
+export interface StartOptions {
+  /** Features to accept if offered. Default: all that are offered, packed rings and queue reset aside. */
+  readonly features?: bigint
+  /** Size of every queue, at most its maximum. Default 16. */
+  readonly queueSize?: number
+  /** Number of queues to enable. Default: all. */
+  readonly queues?: number
+}
+
+/** The driver side of a virtio transport, by whatever registers it does so. What {@link transportConformance} drives. */
+export interface TransportDriver {
+  readonly memory: GuestMemory
+  readonly allocator: TestAllocator
+  /** By queue index, those that were set up. */
+  readonly rings: readonly SplitRingDriver[]
+  /** Features that both sides accepted. */
+  readonly features: bigint
+
+  readonly status: number
+  writeStatus(value: number): void | Promise<void>
+  /** Sets further status bits, keeping those that are set. */
+  addStatus(bits: number): void
+  /** Writes 0 to the status and waits as long as the vCPU would. */
+  reset(): Promise<void>
+  /** 3.1.1 steps 1 to 3. */
+  begin(): Promise<void>
+
+  offeredFeatures(): bigint
+  writeFeatures(features: bigint): void
+  /** 3.1.1 steps 4 to 6; returns whether the device kept FEATURES_OK. */
+  negotiate(wanted?: bigint): boolean
+
+  /** 0 where there is no queue. */
+  queueSizeMax(index: number): number
+  queueReady(index: number): boolean
+  /** Writes size and addresses of a queue and enables it. */
+  writeQueue(index: number, size: number, at: RingAddresses): void
+  /** Makes a ring and writes it. */
+  setupQueue(index: number, size: number): SplitRingDriver
+  /** The whole of 3.1.1. */
+  start(options?: StartOptions): Promise<void>
+
+  notify(index: number): void
+  /** Publishes what was added to the ring and notifies the device if it wants to know. */
+  kick(index: number): void
+  /** Adds one chain, kicks and waits until the device gave it back. */
+  request(index: number, request: ChainRequest): Promise<DriverChain>
+  /** Reads and acknowledges the interrupt causes, as an interrupt handler does. */
+  handleInterrupt(): { usedBuffer: boolean; configChange: boolean }
+
+  /** Changes with the device configuration space. */
+  readonly configGeneration: number
+  readConfigAt(offset: number, size: 1 | 2 | 4): number
+  writeConfig(offset: number, value: number, size: 1 | 2 | 4): void
+}
