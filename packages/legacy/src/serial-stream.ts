@@ -23,6 +23,7 @@ export class SerialStream extends Duplex {
   readonly #onRoom: () => void
   #staged = 0
   #full = false
+  /** Finished or destroyed: nobody can read or write any more. */
   #closed = false
   #flush: NodeJS.Immediate | undefined
   #chunk: Uint8Array | undefined
@@ -40,12 +41,12 @@ export class SerialStream extends Duplex {
 
   /** Bytes of output that can still be taken; without limit when nobody can read any more. */
   get room(): number {
-    return this.#closed || this.destroyed ? TRANSMIT_ROOM : this.#staging.length - this.#staged
+    return this.#closed ? TRANSMIT_ROOM : this.#staging.length - this.#staged
   }
 
   /** Takes a byte of output; false when there is no room for it. */
   putByte(byte: number): boolean {
-    if (this.#closed || this.destroyed) return true
+    if (this.#closed) return true
     if (this.#staged === this.#staging.length) return false
     this.#staging[this.#staged++] = byte
     if (this.room < TRANSMIT_ROOM) this.#full = true
@@ -69,11 +70,9 @@ export class SerialStream extends Duplex {
   /** Delivers what is left and ends both directions. Later output and input are discarded. Idempotent. */
   finish(): void {
     if (this.#closed) return
-    if (!this.destroyed) {
-      if (this.#staged > 0) this.push(Buffer.from(this.#staging.subarray(0, this.#staged)))
-      this.push(null)
-      this.end()
-    }
+    if (this.#staged > 0) this.push(Buffer.from(this.#staging.subarray(0, this.#staged)))
+    this.push(null)
+    this.end()
     this.#closed = true
     this.#release()
   }
@@ -96,6 +95,7 @@ export class SerialStream extends Duplex {
   }
 
   override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
+    this.#closed = true
     this.#release()
     callback(error)
   }

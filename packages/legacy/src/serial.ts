@@ -169,10 +169,9 @@ export class Serial16550 implements BusDevice, Stateful {
     return (this.#mcr & uart.MCR_LOOPBACK) !== 0
   }
 
+  /** Characters that can be read, more than the FIFO holds perhaps. */
   get #receivable(): number {
-    const local = this.#fifo.count
-    const capacity = this.#fifosEnabled ? uart.FIFO_SIZE : 1
-    return this.#loopback ? local : Math.min(capacity, local + this.#stream.available)
+    return this.#fifo.count + (this.#loopback ? 0 : this.#stream.available)
   }
 
   #readReceiver(): number {

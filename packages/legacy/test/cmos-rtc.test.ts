@@ -169,6 +169,18 @@ describe("interrupts", () => {
     expect(signals).toBe(2)
   })
 
+  it("waits for the hour, in 12 hours too", () => {
+    write(5, 0x92) // noon
+    write(3, 0x00)
+    write(1, 0x00)
+    write(B, 0x20)
+    vi.advanceTimersByTime(2750 + 12 * 3_600_000 - 1)
+    expect(signals).toBe(0)
+    vi.advanceTimersByTime(1)
+    expect(signals).toBe(1)
+    expect(read(4)).toBe(0x92)
+  })
+
   it("takes 'any' in the alarm, and an impossible time for never", () => {
     write(5, 0xff)
     write(3, 0xc0)

@@ -251,6 +251,19 @@ describe("receiving", () => {
     expect(callbacks).toEqual(["a", "b"])
   })
 
+  it("can be closed after the writer has ended its side, or destroyed it all", async () => {
+    for (const how of ["end", "destroy"] as const) {
+      const { serial } = port()
+      const stream = serial.stream
+      stream[how]()
+      await turn()
+      serial.close()
+      stream.resume()
+      await turn()
+      expect(stream.destroyed).toBe(true)
+    }
+  })
+
   it("reports a break as line status, before received data", () => {
     const { serial, read, write, edges } = port()
     write(FCR, 0x41)
