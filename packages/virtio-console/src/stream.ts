@@ -21,6 +21,7 @@ export class ConsoleStream extends Duplex {
   readonly #onRoom: () => void
   #staged = 0
   #full = false
+  /** Finished or destroyed: nobody can read or write any more. */
   #closed = false
   #flush: NodeJS.Immediate | undefined
   #input: Uint8Array | undefined
@@ -39,7 +40,7 @@ export class ConsoleStream extends Duplex {
   takeOutput(chain: Chain, offset: number): number {
     const wanted = Math.max(0, chain.readableBytes - offset)
     // Nobody can read any more: it goes nowhere, at once.
-    if (this.#closed || this.destroyed) return wanted
+    if (this.#closed) return wanted
     const taken = chain.copyOut(offset, this.#staging.subarray(this.#staged))
     this.#staged += taken
     if (taken < wanted) this.#full = true
@@ -49,7 +50,7 @@ export class ConsoleStream extends Duplex {
 
   /** Takes a byte of output, or drops it when there is no room. */
   putOutput(byte: number): void {
-    if (this.#closed || this.destroyed || this.#staged === this.#staging.length) return
+    if (this.#closed || this.#staged === this.#staging.length) return
     this.#staging[this.#staged++] = byte
     this.#flush ??= setImmediate(() => this.#deliver())
   }
@@ -70,11 +71,9 @@ export class ConsoleStream extends Duplex {
   /** Delivers what is left and ends both directions. Later output and input are discarded. Idempotent. */
   finish(): void {
     if (this.#closed) return
-    if (!this.destroyed) {
-      if (this.#staged > 0) this.push(Buffer.from(this.#staging.subarray(0, this.#staged)))
-      this.push(null)
-      this.end()
-    }
+    if (this.#staged > 0) this.push(Buffer.from(this.#staging.subarray(0, this.#staged)))
+    this.push(null)
+    this.end()
     this.#closed = true
     this.#release()
   }
@@ -96,6 +95,7 @@ export class ConsoleStream extends Duplex {
   }
 
   override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
+    this.#closed = true
     this.#release()
     callback(error)
   }

@@ -284,6 +284,18 @@ describe("reset, close and state", () => {
     expect(callbacks).toEqual(["first", "second"])
   })
 
+  it("can be closed after the writer has ended its side, or destroyed it all", async () => {
+    for (const how of ["end", "destroy"] as const) {
+      const { device, stream } = start()
+      stream[how]()
+      await turn()
+      await device.close()
+      stream.resume()
+      await turn()
+      expect(stream.destroyed).toBe(true)
+    }
+  })
+
   it("ignores notifications before activation and of queues that do not exist", () => {
     const device = consolePort()
     device.notify(0)
