@@ -77,6 +77,18 @@ describe("requests", () => {
     expect([largest, calls]).toEqual([4096, 16])
   })
 
+  it("bad-input #12: a large burst does not lift that limit", () => {
+    expect(start({ rate: 1e9, burst: 1e9 }).request(1 << 20)).toEqual([65_536])
+  })
+
+  it("wipes the bytes that it handed out", () => {
+    const seen: Uint8Array[] = []
+    const { request } = start({ source: (buffer) => seen.push(buffer.fill(0x77)) })
+    expect(request(5000)).toEqual([5000])
+    expect(seen.map((buffer) => buffer.length)).toEqual([4096, 904])
+    for (const buffer of seen) expect(buffer.every((byte) => byte === 0)).toBe(true)
+  })
+
   it("bad-input #14 and #20: nothing to fill and malformed chains are given back, and the queue goes on", () => {
     const { harness, ring } = start()
     ring.add({ readable: [new Uint8Array(8)] })
