@@ -9,6 +9,7 @@ import {
 import { readBytes, writeBytes } from "./bytes.js"
 import * as uart from "./serial-constants.js"
 import { ReceiverFifo } from "./serial-fifo.js"
+import { ModemLines } from "./serial-modem.js"
 import { SerialStream, TRANSMIT_ROOM } from "./serial-stream.js"
 import { StateReader } from "./state.js"
 
@@ -45,16 +46,15 @@ export class Serial16550 implements BusDevice, Stateful {
   readonly #interrupt: Interrupt
   readonly #stream: SerialStream
   readonly #fifo = new ReceiverFifo()
+  readonly #modem = new ModemLines()
   #ier = 0
   #lcr = 0
-  #mcr = 0
   #scr = 0
   #divisor = 0x000c
   #fifosEnabled = false
   #trigger = 0
   /** LSR bits that stay until it is read. */
   #lineErrors = 0
-  #modemDeltas = 0
   /** "Transmitter empty" is due: since it became empty, neither was IIR read for it nor a character written. */
   #transmitterEmptied = false
   /** The conditions that were pending at the last look, as bits of IER. */
@@ -123,7 +123,7 @@ export class Serial16550 implements BusDevice, Stateful {
       case uart.LCR:
         return this.#lcr
       case uart.MCR:
-        return this.#mcr
+        return this.#modem.control
       case uart.LSR:
         return this.#readLineStatus()
       case uart.MSR:
@@ -153,7 +153,8 @@ export class Serial16550 implements BusDevice, Stateful {
         this.#lcr = value
         break
       case uart.MCR:
-        this.#writeModemControl(value)
+        this.#modem.writeControl(value)
+        this.#update()
         break
       case uart.SCR:
         this.#scr = value
@@ -165,13 +166,9 @@ export class Serial16550 implements BusDevice, Stateful {
   // The receiver. Host input counts as received when the guest takes it: until then it is still on the wire, so that
   // clearing the FIFO (as Linux does several times while it probes) loses nothing.
 
-  get #loopback(): boolean {
-    return (this.#mcr & uart.MCR_LOOPBACK) !== 0
-  }
-
   /** Characters that can be read, more than the FIFO holds perhaps. */
   get #receivable(): number {
-    return this.#fifo.count + (this.#loopback ? 0 : this.#stream.available)
+    return this.#fifo.count + (this.#modem.loopback ? 0 : this.#stream.available)
   }
 
   #readReceiver(): number {
@@ -179,7 +176,7 @@ export class Serial16550 implements BusDevice, Stateful {
     if (this.#fifo.count > 0) {
       character = this.#fifo.shift()
       this.#lineErrors |= this.#fifo.takeErrors()
-    } else if (!this.#loopback && this.#stream.available > 0) {
+    } else if (!this.#modem.loopback && this.#stream.available > 0) {
       character = this.#stream.takeByte()
       this.#received++
     }
@@ -202,11 +199,11 @@ export class Serial16550 implements BusDevice, Stateful {
   // The transmitter.
 
   get #transmitterEmpty(): boolean {
-    return this.#loopback || this.#stream.room >= TRANSMIT_ROOM
+    return this.#modem.loopback || this.#stream.room >= TRANSMIT_ROOM
   }
 
   #transmit(character: number): void {
-    if (this.#loopback) this.#receive(character, 0)
+    if (this.#modem.loopback) this.#receive(character, 0)
     else if (this.#stream.putByte(character)) this.#transmitted++
     else this.#overrun++
     this.#transmitterEmptied = this.#transmitterEmpty
@@ -252,11 +249,17 @@ export class Serial16550 implements BusDevice, Stateful {
     // Below the trigger level the character timeout is due, at once since the line has no speed.
     if (this.#receivable > 0) pending |= uart.IER_RECEIVED_DATA
     if (this.#transmitterEmptied) pending |= uart.IER_TRANSMITTER_EMPTY
-    if (this.#modemDeltas !== 0) pending |= uart.IER_MODEM_STATUS
+    if (this.#modem.deltas !== 0) pending |= uart.IER_MODEM_STATUS
     pending &= this.#ier
     const risen = pending & ~this.#pending
     this.#pending = pending
     if (risen !== 0) this.#interrupt.signal()
+  }
+
+  #readModemStatus(): number {
+    const status = this.#modem.readStatus()
+    this.#update()
+    return status
   }
 
   #writeFifoControl(value: number): void {
@@ -280,52 +283,20 @@ export class Serial16550 implements BusDevice, Stateful {
     return status
   }
 
-  // Modem lines: the other side is always there and ready; in loopback they are the outputs.
-
-  get #modemLines(): number {
-    if (!this.#loopback) return uart.MSR_CTS | uart.MSR_DSR | uart.MSR_DCD
-    const mcr = this.#mcr
-    return (
-      ((mcr & uart.MCR_RTS) !== 0 ? uart.MSR_CTS : 0) |
-      ((mcr & uart.MCR_DTR) !== 0 ? uart.MSR_DSR : 0) |
-      ((mcr & uart.MCR_OUT1) !== 0 ? uart.MSR_RI : 0) |
-      ((mcr & uart.MCR_OUT2) !== 0 ? uart.MSR_DCD : 0)
-    )
-  }
-
-  #readModemStatus(): number {
-    const status = this.#modemLines | this.#modemDeltas
-    this.#modemDeltas = 0
-    this.#update()
-    return status
-  }
-
-  #writeModemControl(value: number): void {
-    const before = this.#modemLines
-    this.#mcr = value & uart.MCR_MASK
-    const after = this.#modemLines
-    const changed = before ^ after
-    if ((changed & uart.MSR_CTS) !== 0) this.#modemDeltas |= uart.MSR_DELTA_CTS
-    if ((changed & uart.MSR_DSR) !== 0) this.#modemDeltas |= uart.MSR_DELTA_DSR
-    if ((changed & before & uart.MSR_RI) !== 0) this.#modemDeltas |= uart.MSR_TRAILING_EDGE_RI
-    if ((changed & uart.MSR_DCD) !== 0) this.#modemDeltas |= uart.MSR_DELTA_DCD
-    this.#update()
-  }
-
   /** The registers. What the host wrote and the guest has not taken, and the reverse, belongs to the stream. */
   state(): unknown {
     return {
       version: 1,
       ier: this.#ier,
       lcr: this.#lcr,
-      mcr: this.#mcr,
+      mcr: this.#modem.control,
       scr: this.#scr,
       divisor: this.#divisor,
       fifosEnabled: this.#fifosEnabled,
       trigger: this.#trigger,
       receiver: this.#fifo.save(),
       lineErrors: this.#lineErrors,
-      modemDeltas: this.#modemDeltas,
+      modemDeltas: this.#modem.deltas,
       transmitterEmptied: this.#transmitterEmptied,
     }
   }
@@ -347,13 +318,13 @@ export class Serial16550 implements BusDevice, Stateful {
     }
     this.#ier = registers.ier
     this.#lcr = registers.lcr
-    this.#mcr = registers.mcr
+    this.#modem.control = registers.mcr
     this.#scr = registers.scr
     this.#divisor = registers.divisor
     this.#fifosEnabled = fifosEnabled
     this.#trigger = registers.trigger
     this.#lineErrors = registers.lineErrors
-    this.#modemDeltas = registers.modemDeltas
+    this.#modem.deltas = registers.modemDeltas
     this.#transmitterEmptied = registers.transmitterEmptied
     this.#fifo.load(registers.receiver)
     // Its edge may have been lost on the way: one too many is harmless.
