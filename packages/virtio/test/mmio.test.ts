@@ -1,27 +1,292 @@
-import { FEATURE, MMIO, STATUS } from "@virtkit/testkit"
+import { ConfigError, type RegisterPage } from "@virtkit/interface"
+import { EchoDevice, FEATURE, MMIO, MMIO_MAGIC, STATUS, TestMemory } from "@virtkit/testkit"
+import { VirtioMmio } from "@virtkit/virtio"
 import { describe, expect, it } from "vitest"
 import { setup } from "./setup.js"
 
-describe("a driver and a device", () => {
-  it("exchange chains", async () => {
-    const { device, driver, interrupt } = setup()
-    await driver.start()
-    expect(driver.features & FEATURE.VERSION_1).not.toBe(0n)
-    expect(driver.rings.map((ring) => ring.size)).toEqual([16, 8])
-    for (const layout of ["direct", "indirect", "mixed"] as const) {
-      const chain = await driver.request(1, {
-        readable: [Uint8Array.of(1, 2), Uint8Array.of(3)],
-        writable: [2, 2],
-        layout,
-      })
-      expect(chain.written).toBe(3)
-      expect([...chain.data!.subarray(0, 3)]).toEqual([1, 2, 3])
-    }
-    expect(device.calls).toEqual(["activate", "notify 1", "notify 1", "notify 1"])
-    expect(interrupt.count).toBe(3)
-    expect(driver.handleInterrupt()).toEqual({ usedBuffer: true, configChange: false })
-    expect(driver.handleInterrupt()).toEqual({ usedBuffer: false, configChange: false })
-    expect(driver.status).toBe(STATUS.ACKNOWLEDGE | STATUS.DRIVER | STATUS.FEATURES_OK | STATUS.DRIVER_OK)
+const STARTED = STATUS.ACKNOWLEDGE | STATUS.DRIVER | STATUS.FEATURES_OK | STATUS.DRIVER_OK
+
+describe("registers (4.2.2)", () => {
+  it("identify a version 2 device", () => {
+    const { driver } = setup()
+    expect(driver.read32(MMIO.MAGIC_VALUE)).toBe(MMIO_MAGIC)
+    expect(driver.read32(MMIO.VERSION)).toBe(2)
     expect(driver.read32(MMIO.DEVICE_ID)).toBe(42)
+    expect(driver.read32(MMIO.VENDOR_ID)).not.toBe(0)
+  })
+
+  it("say that there is no shared memory region, whichever is selected", () => {
+    const { driver } = setup()
+    void driver.write32(MMIO.SHM_SEL, 3)
+    for (const register of [MMIO.SHM_LEN_LOW, MMIO.SHM_LEN_HIGH, MMIO.SHM_BASE_LOW, MMIO.SHM_BASE_HIGH]) {
+      expect(driver.read32(register)).toBe(0xffff_ffff)
+    }
+  })
+
+  it("that are write-only or not there read as 0", async () => {
+    const { driver } = setup()
+    await driver.start()
+    const known = new Set<number>([
+      MMIO.MAGIC_VALUE,
+      MMIO.VERSION,
+      MMIO.DEVICE_ID,
+      MMIO.VENDOR_ID,
+      MMIO.DEVICE_FEATURES,
+      MMIO.QUEUE_SIZE_MAX,
+      MMIO.QUEUE_READY,
+      MMIO.STATUS,
+      MMIO.SHM_LEN_LOW,
+      MMIO.SHM_LEN_HIGH,
+      MMIO.SHM_BASE_LOW,
+      MMIO.SHM_BASE_HIGH,
+    ])
+    for (let register = 0; register < MMIO.CONFIG; register += 4) {
+      if (!known.has(register)) expect([register, driver.read32(register)]).toEqual([register, 0])
+    }
+  })
+
+  it("features beyond the last word are 0, and writes there are lost", async () => {
+    const { driver } = setup()
+    await driver.begin()
+    for (const word of [4, 5, 0xffff_ffff]) {
+      void driver.write32(MMIO.DEVICE_FEATURES_SEL, word)
+      expect(driver.read32(MMIO.DEVICE_FEATURES)).toBe(0)
+      void driver.write32(MMIO.DRIVER_FEATURES_SEL, word)
+      void driver.write32(MMIO.DRIVER_FEATURES, 1)
+    }
+    expect(driver.negotiate()).toBe(true)
+  })
+
+  it("bad-input #5: writes to them in other widths or places are lost", async () => {
+    const { device, driver, transport } = setup()
+    await driver.begin()
+    driver.negotiate()
+    for (const [offset, size] of [
+      [MMIO.STATUS, 1],
+      [MMIO.STATUS, 2],
+      [MMIO.STATUS + 1, 4],
+      [MMIO.STATUS + 2, 2],
+    ] as const) {
+      expect(transport.write(offset, size, STARTED)).toBeUndefined()
+    }
+    expect([driver.status & STATUS.DRIVER_OK, device.calls]).toEqual([0, []])
+  })
+
+  it("bad-input #35: high bits come back unsigned", () => {
+    const { driver, transport } = setup({ features: 0x8000_0000n, config: new Uint8Array(8).fill(0xff) })
+    expect(driver.read32(MMIO.DEVICE_FEATURES)).toBeGreaterThan(2 ** 31)
+    expect(transport.read(MMIO.CONFIG + 1, 4)).toBe(0xffff_ffff)
+    expect(transport.read(MMIO.CONFIG + 0xeff, 4)).toBe(0)
+  })
+
+  it("QueueReady 0 takes a queue back before DRIVER_OK, and is ignored after it", async () => {
+    const { driver } = setup()
+    await driver.begin()
+    driver.negotiate()
+    driver.setupQueue(0, 4)
+    void driver.write32(MMIO.QUEUE_READY, 0)
+    expect(driver.queueReady(0)).toBe(false)
+    driver.setupQueue(0, 8)
+    driver.addStatus(STATUS.DRIVER_OK)
+    void driver.write32(MMIO.QUEUE_READY, 0)
+    expect(driver.queueReady(0)).toBe(true)
+    expect((await driver.request(0, { readable: [Uint8Array.of(1)], writable: [1] })).written).toBe(1)
+  })
+
+  it("addresses have 64 bits, and nothing is lost above 2^32", async () => {
+    const high = 5 * 2 ** 32 + 0x1000
+    const memory = new TestMemory({
+      regions: [
+        { guestAddress: 0, size: 1 << 16 },
+        { guestAddress: high, size: 1 << 16 },
+      ],
+    })
+    const { device, driver } = setup({ memory })
+    await driver.begin()
+    driver.negotiate()
+    driver.writeQueue(0, 4, { desc: high, avail: high + 0x100, used: high + 0x200 })
+    driver.addStatus(STATUS.DRIVER_OK)
+    memory.writeBigUint64(high, BigInt(high + 0x1000))
+    memory.writeUint32(high + 8, 4)
+    memory.writeUint16(high + 12, 2)
+    memory.writeUint16(high + 0x102, 1)
+    driver.notify(0)
+    expect(device.calls).toEqual(["activate", "notify 0"])
+    expect(memory.readUint16(high + 0x202)).toBe(1)
+  })
+})
+
+describe("doorbells", () => {
+  it("one a queue, by value, and ring as a notification does", async () => {
+    const { device, driver, transport } = setup()
+    await driver.start()
+    expect(transport.doorbells.map(({ offset, length, datamatch }) => [offset, length, datamatch])).toEqual([
+      [MMIO.QUEUE_NOTIFY, 4, 0],
+      [MMIO.QUEUE_NOTIFY, 4, 1],
+    ])
+    transport.doorbells[1]!.ring()
+    expect(device.calls).toEqual(["activate", "notify 1"])
+    expect(transport.queues.map((queue) => queue?.counters.notifications)).toEqual([0, 1])
+  })
+
+  it("bad-input #27: rings that arrive after a reset are ignored", async () => {
+    const { device, driver, transport } = setup()
+    await driver.start()
+    await driver.reset()
+    transport.doorbells[0]!.ring()
+    expect(device.calls).toEqual(["activate", "reset"])
+  })
+})
+
+describe("register page", () => {
+  class FakePage implements RegisterPage {
+    readonly view = new DataView(new SharedArrayBuffer(8192), 4096, 4096)
+    readonly events: string[] = []
+    /** A configuration byte as the guest saw it at each of these events. */
+    readonly seen: number[] = []
+    hide(): void {
+      this.events.push("hide")
+      this.seen.push(this.view.getUint8(MMIO.CONFIG))
+    }
+    show(): void {
+      this.events.push("show")
+      this.seen.push(this.view.getUint8(MMIO.CONFIG))
+    }
+  }
+
+  it("holds at any time what a read gives", async () => {
+    const { device, driver, transport, interrupt } = setup()
+    const page = new FakePage()
+    const same = (): void => {
+      for (let offset = 0; offset < 4096; offset += 4) {
+        expect(page.view.getUint32(offset, true)).toBe(transport.read(offset, 4))
+      }
+    }
+    transport.setRegisterPage(page)
+    same()
+    await driver.start()
+    same()
+    await driver.request(0, { readable: [Uint8Array.of(1)], writable: [1] })
+    expect([page.view.getUint32(MMIO.INTERRUPT_STATUS, true), interrupt.count]).toEqual([1, 1])
+    void driver.write32(MMIO.QUEUE_SEL, 1)
+    expect(page.view.getUint32(MMIO.QUEUE_SIZE_MAX, true)).toBe(8)
+    driver.writeConfig(1, 0x55, 1)
+    expect(page.view.getUint8(MMIO.CONFIG + 1)).toBe(0x55)
+    device.context?.needsReset("a test")
+    expect(page.view.getUint32(MMIO.STATUS, true)).toBe(STARTED | STATUS.DEVICE_NEEDS_RESET)
+    same()
+    await driver.reset()
+    expect(page.view.getUint32(MMIO.STATUS, true)).toBe(0)
+    same()
+    expect(page.events).toEqual([])
+  })
+
+  it("is hidden while the device changes its configuration", async () => {
+    const { device, driver, transport } = setup()
+    const page = new FakePage()
+    transport.setRegisterPage(page)
+    await driver.start()
+    device.context?.updateConfig(() => {
+      page.events.push("update")
+      device.config[0] = 9
+    })
+    expect(page.events).toEqual(["hide", "update", "show"])
+    expect(page.seen).toEqual([1, 9])
+    expect(page.view.getUint32(MMIO.CONFIG_GENERATION, true)).toBe(1)
+  })
+
+  it("is shown again when the update throws", async () => {
+    const { device, driver, transport } = setup()
+    const page = new FakePage()
+    transport.setRegisterPage(page)
+    await driver.start()
+    const update = (): void => {
+      throw new Error("a bug")
+    }
+    expect(() => device.context?.updateConfig(update)).toThrow("a bug")
+    expect(page.events).toEqual(["hide", "show"])
+  })
+
+  it("can be taken away again, with all that it held", async () => {
+    const { driver, transport } = setup()
+    const page = new FakePage()
+    transport.setRegisterPage(page)
+    await driver.start()
+    transport.setRegisterPage(undefined)
+    expect(driver.status).toBe(STARTED)
+    await driver.reset()
+    expect(page.view.getUint32(MMIO.STATUS, true)).toBe(STARTED)
+  })
+
+  it("follows a configuration that a device changed before it was activated", async () => {
+    const { device, driver } = setup()
+    device.config[0] = 0x44
+    await driver.begin()
+    expect(driver.readConfigAt(0, 1)).toBe(0x44)
+  })
+})
+
+describe("the host's side", () => {
+  it("hears why a device needs a reset", async () => {
+    const { driver, transport, reasons } = setup()
+    await driver.start()
+    driver.rings[1]!.setAvailIndex(1000)
+    driver.notify(1)
+    expect(reasons).toEqual(["queue 1: avail.idx is 1000 ahead, the ring has 8"])
+    expect(transport.needsResetReason).toBe(reasons[0])
+    await driver.reset()
+    expect(transport.needsResetReason).toBeUndefined()
+  })
+
+  it("hears of a device's bugs", async () => {
+    const { device, driver, errors } = setup()
+    device.failAt = "activate"
+    await expect(driver.start()).rejects.toThrow("needs a reset")
+    device.failAt = "reset"
+    await driver.writeStatus(0)
+    expect(errors.map((error) => error.message)).toEqual([
+      "echo0 failed in activate: a bug in activate",
+      "echo0 failed in reset: a bug in reset",
+    ])
+    expect(errors[0]).toMatchObject({ code: "ERR_VIRTKIT_DEVICE", cause: { message: "a bug in activate" } })
+  })
+
+  it("hears of a deferred task that throws", async () => {
+    const { device, driver, errors } = setup()
+    await driver.start()
+    device.context?.defer(() => {
+      throw new Error("late bug")
+    })
+    await new Promise((resolve) => setImmediate(resolve))
+    expect(errors).toHaveLength(1)
+    expect(driver.status & STATUS.DEVICE_NEEDS_RESET).not.toBe(0)
+  })
+
+  it("closes the device, after which the driver is not heard", async () => {
+    const { device, driver, transport } = setup()
+    await driver.start()
+    await transport.close()
+    driver.notify(0)
+    driver.writeConfig(0, 1, 1)
+    expect(driver.writeStatus(0)).toBeUndefined()
+    expect(device.calls).toEqual(["activate", "close"])
+  })
+
+  it("refuses devices that cannot be", () => {
+    const broken: [Partial<Record<keyof EchoDevice, unknown>>, RegExp][] = [
+      [{ queueMaxSizes: [16, 3] }, /3 is not a queue size/],
+      [{ queueMaxSizes: [65536] }, /65536 is not a queue size/],
+      [{ features: FEATURE.RING_PACKED }, /offers VIRTIO_F_RING_PACKED/],
+      [{ features: FEATURE.RING_RESET }, /offers VIRTIO_F_RING_RESET/],
+      [{ config: new Uint8Array(0xf01) }, /more than 3840 bytes/],
+    ]
+    for (const [options, message] of broken) {
+      const device = new EchoDevice(options as ConstructorParameters<typeof EchoDevice>[0])
+      const make = (): unknown => {
+        return new VirtioMmio({ device, memory: new TestMemory(), interrupt: { signal: () => {} } })
+      }
+      expect(make).toThrow(ConfigError)
+      expect(make).toThrow(message)
+    }
   })
 })
