@@ -16,6 +16,7 @@ export default defineConfig({
     include: ["packages/*/test/**/*.test.ts", "native/test/**/*.test.ts"],
     pool: "forks",
     testTimeout: 20_000,
+    setupFiles: [`${packages}/tooling/vitest-setup.mjs`],
     // .ci/run asks for the counts and the skipped tests.
     reporters: process.env.VIRTKIT_TEST_REPORT ? ["default", report] : ["default"],
     coverage: { include: ["packages/*/src/**"] },
