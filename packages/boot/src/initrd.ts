@@ -26,7 +26,7 @@ export async function loadInitrd(
   const address = Math.floor((Math.min(end, addressMax + 1) - source.size) / PAGE) * PAGE
   if (address < kernelEnd) {
     throw new ConfigError(
-      `the initrd ${source.name} (${formatSize(source.size)}) does not fit into guest memory: ` +
+      `${source.name} (${formatSize(source.size)}) does not fit into guest memory: ` +
         `of ${formatSize(end)} below 4 GiB the kernel takes the first ${formatSize(kernelEnd)}`,
     )
   }

@@ -20,6 +20,9 @@ const DEFAULT_INITRD_MAX = 0x7fff_ffff
 /** Linux's own COMMAND_LINE_SIZE on x86, without the NUL, for kernels that do not say. */
 const DEFAULT_CMDLINE_SIZE = 2047
 
+/** Where a bzImage has its 64-bit entry point, from its load address on. */
+const ENTRY_64 = 0x200
+
 export interface LoadOptions {
   /** Fresh guest memory: a region from address 0 on of more than 1 MiB. */
   readonly memory: GuestMemory
@@ -80,36 +83,34 @@ async function loadBzImage(
   kernel: ByteSource,
   header: SetupHeader,
 ): Promise<LoadedKernel> {
-  const { unpack = true } = options
-  let failed: string | undefined
-  if (unpack !== false) {
-    const result = await unpackSource(kernel, header, unpack === true ? {} : unpack)
-    if (result.vmlinux) {
-      try {
-        const loaded = await loadElf({ ...options, protocol: "linux" }, result.vmlinux, header)
-        return { ...loaded, unpacked: { from: result.format === undefined ? "cache" : "payload" } }
-      } catch (error) {
-        // Its own header was fine, so it may still unpack and start itself.
-        if (!(error instanceof KernelFormatError)) throw error
-        failed = error.message
-      } finally {
-        await result.vmlinux.close()
-      }
-    } else failed = result.reason
-  }
-  const { memory } = options
+  const { memory, unpack = true } = options
+  const direct = unpack === false ? undefined : await loadUnpacked(options, kernel, header)
+  if (typeof direct === "object") return direct
   const image = await placeBzImage(memory, kernel, header)
   const rest = await loadRest(options, image, header)
-  // The 64-bit entry point of a bzImage (boot protocol, "64-bit Boot Protocol").
-  const entry = image.address + 0x200
+  const entry = image.address + ENTRY_64
   const setup = linuxSetup(options, entry, image.address, header, rest)
-  return {
-    kind: "bzimage",
-    entry,
-    setup,
-    image,
-    ...described(rest),
-    unpacked: failed === undefined ? undefined : { failed },
+  const unpacked = direct === undefined ? undefined : { failed: direct }
+  return { kind: "bzimage", entry, setup, image, ...described(rest), unpacked }
+}
+
+/** Loads the ELF image that a bzImage holds, or says why it cannot: it may still be able to unpack itself. */
+async function loadUnpacked(
+  options: LoadOptions,
+  kernel: ByteSource,
+  header: SetupHeader,
+): Promise<LoadedKernel | string> {
+  const { unpack } = options
+  const result = await unpackSource(kernel, header, typeof unpack === "object" ? unpack : {})
+  if (!result.vmlinux) return result.reason
+  try {
+    const loaded = await loadElf({ ...options, protocol: "linux" }, result.vmlinux, header)
+    return { ...loaded, unpacked: { from: result.fromCache ? "cache" : "payload" } }
+  } catch (error) {
+    if (error instanceof KernelFormatError) return error.message
+    throw error
+  } finally {
+    await result.vmlinux.close()
   }
 }
 

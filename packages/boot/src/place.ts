@@ -46,7 +46,7 @@ export async function placeElf(memory: GuestMemory, source: ByteSource, elf: Elf
 
 function tooSmall(source: ByteSource, have: number, need: number): ConfigError {
   return new ConfigError(
-    `${formatSize(have)} of guest memory below 4 GiB are too little for the kernel ${source.name}: ` +
+    `${formatSize(have)} of guest memory below 4 GiB are too little for ${source.name}: ` +
       `it needs ${formatSize(need)}`,
   )
 }

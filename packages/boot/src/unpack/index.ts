@@ -4,8 +4,8 @@ import { type ByteSource, bytesSource, openSource } from "../source.js"
 import { cachePath, isCached, keep } from "./cache.js"
 import { formatOf, SIZE_BYTES } from "./formats.js"
 
-/** Nobody's kernel is larger; keeps a broken header from asking for memory without bound. */
-const LARGEST_KERNEL = 1024 * 1024 * 1024
+/** Bytes that any format needs for its header and the size at its end. */
+const SHORTEST_PAYLOAD = 16
 
 export interface UnpackOptions {
   /** Directory that keeps unpacked kernels, made when missing. Default: none are kept. */
@@ -14,18 +14,24 @@ export interface UnpackOptions {
 
 /** The ELF image out of a bzImage, or the reason why there is none. */
 export type UnpackResult =
-  | { readonly vmlinux: ByteSource; readonly cached: boolean; readonly format: string | undefined }
+  | {
+      readonly vmlinux: ByteSource
+      /** Whether it was in the cache already. */
+      readonly fromCache: boolean
+      /** Where the cache has it now. */
+      readonly path: string | undefined
+    }
   | { readonly vmlinux: undefined; readonly reason: string }
 
 /**
- * Unpacks the kernel inside a bzImage (a path or its bytes) and returns the ELF image, or a path to it when it is in the
- * cache.
- * Throws {@link KernelFormatError} when the kernel is not a bzImage, is damaged or its format has no unpacker here.
+ * Unpacks the kernel inside a bzImage (a path or its bytes): `bytes` is the ELF image, `path` the file that holds it in
+ * the cache, if there is one.
+ * Throws {@link KernelFormatError} when the kernel is not a bzImage, is damaged or cannot be unpacked on this host.
  */
 export async function unpackKernel(
   kernel: string | Uint8Array,
   options: UnpackOptions = {},
-): Promise<{ name: string; size: number; bytes: Uint8Array }> {
+): Promise<{ bytes: Uint8Array; path: string | undefined }> {
   const source = await openSource(kernel, "kernel")
   try {
     const head = new Uint8Array(Math.min(SETUP_BYTES, source.size))
@@ -36,7 +42,7 @@ export async function unpackKernel(
     const bytes = new Uint8Array(result.vmlinux.size)
     await result.vmlinux.read(0, bytes)
     await result.vmlinux.close()
-    return { name: result.vmlinux.name, size: bytes.length, bytes }
+    return { bytes, path: result.path }
   } finally {
     await source.close()
   }
@@ -50,31 +56,33 @@ export async function unpackSource(
 ): Promise<UnpackResult> {
   const path = cacheDir === undefined ? undefined : await cachePath(cacheDir, kernel)
   if (path !== undefined && (await isCached(path))) {
-    return { vmlinux: await openSource(path, "kernel"), cached: true, format: undefined }
+    return { vmlinux: await openSource(path, "kernel"), fromCache: true, path }
   }
   try {
-    const { bytes, format } = await unpackPayload(kernel, header)
-    const cached = path !== undefined && cacheDir !== undefined && (await keep(path, cacheDir, bytes))
-    return { vmlinux: bytesSource(bytes, `${kernel.name} (unpacked)`), cached, format }
+    const bytes = await unpackPayload(kernel, header)
+    const kept = path !== undefined && cacheDir !== undefined && (await keep(path, cacheDir, bytes))
+    const vmlinux = bytesSource(bytes, `${kernel.name} (unpacked)`)
+    return { vmlinux, fromCache: false, path: kept ? path : undefined }
   } catch (error) {
     return { vmlinux: undefined, reason: error instanceof Error ? error.message : String(error) }
   }
 }
 
-async function unpackPayload(
-  kernel: ByteSource,
-  header: SetupHeader,
-): Promise<{ bytes: Uint8Array; format: string }> {
+async function unpackPayload(kernel: ByteSource, header: SetupHeader): Promise<Uint8Array> {
   const { offset, size: packedSize } = header.payload
-  if (packedSize < 16) throw new KernelFormatError("it has no payload")
+  if (packedSize < SHORTEST_PAYLOAD) throw new KernelFormatError("it has no payload")
   const payload = Buffer.allocUnsafeSlow(packedSize)
   await kernel.read(offset, payload)
   const format = formatOf(payload)
   if (!format) throw new KernelFormatError("its payload has an unknown format")
   const size = payload.readUInt32LE(packedSize - SIZE_BYTES)
-  if (size > LARGEST_KERNEL) throw new KernelFormatError(`its payload claims to unpack to ${size} bytes`)
+  // A kernel unpacks itself within that many bytes; a broken one must not make us allocate without bound.
+  if (size > header.initSize) {
+    throw new KernelFormatError(`its payload unpacks to ${size} bytes, but it needs only ${header.initSize}`)
+  }
   const bytes = await format.unpack(payload, size)
-  if (bytes.length !== size)
+  if (bytes.length !== size) {
     throw new KernelFormatError(`its payload unpacked to ${bytes.length} bytes, not ${size}`)
-  return { bytes, format: format.name }
+  }
+  return bytes
 }

@@ -72,7 +72,7 @@ function unpackBlock(
 }
 
 /** Below this many bytes a loop is faster than a call of the built-in. */
-const SHORT = 32
+const SHORT = 64
 
 function copy(target: Uint8Array, to: number, source: Uint8Array, from: number, length: number): void {
   if (length > SHORT) target.set(source.subarray(from, from + length), to)
