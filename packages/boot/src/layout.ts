@@ -15,8 +15,6 @@ export const PAGE_TABLE_ADDRESS = 0x9000
 export const CMDLINE_ADDRESS = 0x20000
 /** Most bytes of a command line that have room, without the NUL. */
 export const CMDLINE_LIMIT = 0xffff
-/** End of all of these. */
-export const BOOT_DATA_END = 0x30000
 
 /** End of conventional memory, start of the extended BIOS data area. */
 export const LOW_MEMORY_END = 0x9fc00
