@@ -1,0 +1,205 @@
+import { close, ftruncate } from "node:fs"
+import { promisify } from "node:util"
+import { ConfigError } from "@virtkit/interface"
+import { BlockEngine } from "@virtkit/native"
+import {
+  BLOCK_FLUSH,
+  BLOCK_READ,
+  BLOCK_WRITE,
+  type BlockBackend,
+  type BlockBackendInfo,
+  type BlockRequest,
+  type BlockSession,
+} from "../backend.js"
+import { imageInfo, type OpenedImage, openImage } from "./image.js"
+
+const EIO = 5
+const EFAULT = 14
+const EINVAL = 22
+/** Segments of one batch. No chain of a queue that the device allows has as many. */
+const SEGMENTS = 8192
+/** 1 GiB: zeroing that a file system cannot do by itself is done by writing. */
+const MAX_RANGE = 2 ** 30
+
+const FLAG_SYNC = 1
+const FLAG_UNMAP = 2
+
+export interface FileBackendOptions {
+  readonly path: string
+  readonly readonly: boolean
+  /** Never wait for the disk: a crash of the host may lose everything written since the start. */
+  readonly unsafe: boolean
+  /** Most requests in flight. */
+  readonly depth: number
+}
+
+/** A raw image file or a block device. Data goes between it and guest memory by system calls on other threads. */
+export async function fileBackend(options: FileBackendOptions): Promise<BlockBackend> {
+  return new FileBackend(await openImage(options.path, options.readonly), options)
+}
+
+class FileBackend implements BlockBackend {
+  #info: BlockBackendInfo
+  readonly #image: OpenedImage
+  readonly #unsafe: boolean
+  readonly #engine: BlockEngine
+  /** By tag: what the engine was given, and how many bytes that must be. */
+  readonly #requests: (BlockRequest | undefined)[]
+  #session: BlockSession | undefined
+  /** Requests and segments written to the engine's arrays and not submitted. */
+  #batched = 0
+  #batchedSegments = 0
+  #inFlight = 0
+  #whenIdle: (() => void)[] = []
+  #closed: Promise<void> | undefined
+
+  constructor(image: OpenedImage, options: FileBackendOptions) {
+    this.#image = image
+    this.#info = backendInfo(image)
+    this.#unsafe = options.unsafe
+    this.#requests = new Array<BlockRequest | undefined>(options.depth).fill(undefined)
+    this.#engine = new BlockEngine({ depth: options.depth, segments: SEGMENTS }, (count) =>
+      this.#finish(count),
+    )
+  }
+
+  get info(): BlockBackendInfo {
+    return this.#info
+  }
+
+  start(session: BlockSession): void {
+    this.#session = session
+  }
+
+  submit(request: BlockRequest): void {
+    if (this.#unsafe && request.op === BLOCK_FLUSH) {
+      this.#session!.complete(request, 0)
+      return
+    }
+    if (request.count > SEGMENTS) {
+      this.#session!.complete(request, EINVAL)
+      return
+    }
+    if (this.#batchedSegments + request.count > SEGMENTS) this.#deliver(this.#send())
+    const engine = this.#engine
+    const index = this.#batched
+    engine.ops[index] = request.op
+    engine.fds[index] = this.#image.fd
+    engine.flags[index] = (request.sync && !this.#unsafe ? FLAG_SYNC : 0) | (request.unmap ? FLAG_UNMAP : 0)
+    engine.offsets[index] = request.offset
+    engine.lengths[index] = request.length
+    engine.tags[index] = request.tag
+    engine.firstSegments[index] = this.#batchedSegments
+    engine.segmentCounts[index] = request.count
+    if (!this.#addSegments(request)) {
+      this.#session!.complete(request, EFAULT)
+      return
+    }
+    this.#requests[request.tag] = request
+    this.#inFlight++
+    this.#batched = index + 1
+    this.#batchedSegments += request.count
+  }
+
+  commit(): void {
+    const completed = this.#send()
+    if (completed > 0) this.#finish(completed)
+  }
+
+  idle(): Promise<void> {
+    if (this.#inFlight === 0) return Promise.resolve()
+    return new Promise((resolve) => this.#whenIdle.push(resolve))
+  }
+
+  async resize(size?: number): Promise<void> {
+    const { fd, path } = this.#image
+    if (size !== undefined) {
+      if (this.#image.info.kind !== "file")
+        throw new ConfigError(`${path} is a device: its size cannot be set`)
+      await promisify(ftruncate)(fd, size)
+    }
+    this.#image.info = imageInfo(fd, path)
+    this.#info = backendInfo(this.#image)
+  }
+
+  close(): Promise<void> {
+    this.#closed ??= this.#engine.close().then(() => promisify(close)(this.#image.fd))
+    return this.#closed
+  }
+
+  /** Writes the memory segments behind those of the batch; false when the memory has no address for system calls. */
+  #addSegments(request: BlockRequest): boolean {
+    const { segmentAddresses, segmentLengths } = this.#engine
+    const memory = this.#session!.memory
+    let at = this.#batchedSegments
+    for (let i = 0; i < request.count; i++, at++) {
+      const length = request.lengths[i]!
+      const address = memory.hostAddress(request.addresses[i]!, length)
+      if (address === 0) return false
+      segmentAddresses[at] = address
+      segmentLengths[at] = length
+    }
+    return true
+  }
+
+  /** Submits the batch; returns how many requests were completed by that. */
+  #send(): number {
+    const count = this.#batched
+    if (count === 0) return 0
+    this.#batched = 0
+    this.#batchedSegments = 0
+    return this.#engine.submit(count)
+  }
+
+  #finish(count: number): void {
+    this.#deliver(count)
+    this.#session!.completed()
+    if (this.#inFlight > 0 || this.#whenIdle.length === 0) return
+    const waiting = this.#whenIdle
+    this.#whenIdle = []
+    for (const resolve of waiting) resolve()
+  }
+
+  /** Reads the engine's completion arrays, which the next `#send` overwrites. */
+  #deliver(count: number): void {
+    const { completedTags, results } = this.#engine
+    for (let i = 0; i < count; i++) {
+      const tag = completedTags[i]!
+      const request = this.#requests[tag]!
+      this.#requests[tag] = undefined
+      this.#inFlight--
+      this.#session!.complete(request, this.#errorOf(request, results[i]!))
+    }
+  }
+
+  /** A positive errno, or 0. */
+  #errorOf(request: BlockRequest, result: number): number {
+    if (result < 0) return -result
+    const moves = request.op === BLOCK_READ || request.op === BLOCK_WRITE
+    // The file became shorter than the disk.
+    if (moves && result !== request.length) return EIO
+    if (request.op === BLOCK_READ) this.#markDirty(request)
+    return 0
+  }
+
+  #markDirty(request: BlockRequest): void {
+    const memory = this.#session!.memory
+    for (let i = 0; i < request.count; i++) memory.markDirty(request.addresses[i]!, request.lengths[i]!)
+  }
+}
+
+function backendInfo({ info, readonly }: OpenedImage): BlockBackendInfo {
+  const range = readonly ? 0 : MAX_RANGE
+  return {
+    size: info.size,
+    readonly,
+    logicalBlockSize: info.logicalBlockSize,
+    physicalBlockSize: info.physicalBlockSize,
+    optimalIoSize: info.optimalIoSize,
+    maxDiscard: range,
+    maxWriteZeroes: range,
+    // Of a file: the block of nearly every file system.
+    discardAlignment: info.kind === "file" ? 4096 : info.physicalBlockSize,
+    bytesPerTurn: 0,
+  }
+}

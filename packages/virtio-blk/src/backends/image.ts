@@ -1,0 +1,92 @@
+import { close, constants, open } from "node:fs"
+import { promisify } from "node:util"
+import { ConfigError, SystemError } from "@virtkit/interface"
+import { type BlockFileInfo, blockFileInfo, lockFile } from "@virtkit/native"
+
+/** An image that was opened, checked and locked. */
+export interface OpenedImage {
+  readonly path: string
+  readonly fd: number
+  readonly readonly: boolean
+  info: BlockFileInfo
+}
+
+/**
+ * Opens a raw image or block device and locks it: one writer, or any number of readers. Throws ConfigError, in one line
+ * that says what to do, for whatever the user can put right.
+ */
+export async function openImage(path: string, readonly: boolean): Promise<OpenedImage> {
+  const fd = await openFile(path, readonly)
+  try {
+    const info = imageInfo(fd, path)
+    if (info.readonly && !readonly) throw new ConfigError(`disk ${path} cannot be written; open it readonly`)
+    if (!lockFile(fd, !readonly)) {
+      throw new ConfigError(
+        readonly
+          ? `disk ${path} is being written by another virtual machine or program; stop that first`
+          : `disk ${path} is in use by another virtual machine or program; stop that first, or open it readonly in both`,
+      )
+    }
+    return { path, fd, readonly, info }
+  } catch (error) {
+    await promisify(close)(fd)
+    throw systemError(error, path)
+  }
+}
+
+/** Describes the open file; throws ConfigError when it cannot be a disk. */
+export function imageInfo(fd: number, path: string): BlockFileInfo {
+  const info = blockFileInfo(fd)
+  if (info.kind === "other") throw new ConfigError(`disk ${path} is neither a file nor a block device`)
+  if (info.size === 0)
+    throw new ConfigError(`disk ${path} is empty; give it a size, as in: truncate -s 1G ${path}`)
+  if (info.size % 512 !== 0) {
+    throw new ConfigError(
+      `disk ${path} has ${info.size} bytes, which is not a multiple of 512; pad it with: truncate -s %512 ${path}`,
+    )
+  }
+  return info
+}
+
+async function openFile(path: string, readonly: boolean): Promise<number> {
+  // Non-blocking matters to FIFOs only, which would wait here for their other end.
+  const flags = (readonly ? constants.O_RDONLY : constants.O_RDWR) | constants.O_NONBLOCK
+  try {
+    return await promisify(open)(path, flags)
+  } catch (error) {
+    throw openError(error as NodeJS.ErrnoException, path, readonly)
+  }
+}
+
+function openError(error: NodeJS.ErrnoException, path: string, readonly: boolean): unknown {
+  const options = { cause: error }
+  switch (error.code) {
+    case "ENOENT":
+    case "ENOTDIR":
+      return new ConfigError(`disk ${path} does not exist`, options)
+    case "EISDIR":
+      return new ConfigError(`disk ${path} is neither a file nor a block device`, options)
+    case "EACCES":
+    case "EPERM":
+      return new ConfigError(
+        readonly
+          ? `no permission to read disk ${path}; change its owner or mode`
+          : `no permission to write disk ${path}; change its owner or mode, or open it readonly`,
+        options,
+      )
+    case "EROFS":
+      return new ConfigError(`disk ${path} is on a read-only file system; open it readonly`, options)
+    default:
+      return systemError(error, path)
+  }
+}
+
+function systemError(error: unknown, path: string): unknown {
+  if (error instanceof ConfigError || !(error instanceof Error && "syscall" in error && "errno" in error)) {
+    return error
+  }
+  const { code, errno, syscall, message } = error as NodeJS.ErrnoException
+  return new SystemError(String(code), Math.abs(errno ?? 0), String(syscall), `disk ${path}: ${message}`, {
+    cause: error,
+  })
+}

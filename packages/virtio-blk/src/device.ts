@@ -1,0 +1,177 @@
+import { ConfigError, type DeviceContext, StateError, type VirtioDevice } from "@virtkit/interface"
+import type { BlockBackend } from "./backend.js"
+import { blockConfig, blockFeatures, setCapacity } from "./config.js"
+import {
+  CONFIG,
+  ID_BYTES,
+  SECTOR_BYTES,
+  VIRTIO_BLK_F_CONFIG_WCE,
+  VIRTIO_BLK_F_DISCARD,
+  VIRTIO_BLK_F_FLUSH,
+  VIRTIO_BLK_F_WRITE_ZEROES,
+  VIRTIO_ID_BLOCK,
+} from "./constants.js"
+import { type BlockCounters, newCounters } from "./counters.js"
+import { Executor } from "./executor.js"
+import type { DiskLimits } from "./request.js"
+import { type BlockState, parseBlockState } from "./state.js"
+
+/**
+ * When written data is durable: with "writeback" when the guest flushes it, with "writethrough" when the write completes
+ * (unless the driver chooses write-back), with "unsafe" when the host pleases: flushes do nothing.
+ */
+export type CacheMode = "writeback" | "writethrough" | "unsafe"
+
+export interface BlockDeviceOptions {
+  readonly name: string
+  readonly backend: BlockBackend
+  readonly cache: CacheMode
+  readonly queues: number
+  readonly queueSize: number
+  readonly serial: string
+}
+
+/** The virtio block device (virtio 1.3, section 5.2). Made by `block`. */
+export class BlockDevice implements VirtioDevice {
+  readonly name: string
+  readonly deviceType: number = VIRTIO_ID_BLOCK
+  readonly features: bigint
+  readonly queueMaxSizes: readonly number[]
+  readonly config: Uint8Array
+  readonly counters: Readonly<BlockCounters>
+
+  readonly #counters: BlockCounters = newCounters()
+  readonly #backend: BlockBackend
+  readonly #cache: CacheMode
+  readonly #id: Uint8Array = new Uint8Array(ID_BYTES)
+  readonly #limits: DiskLimits
+  #context: DeviceContext | undefined
+  #executor: Executor | undefined
+  #closed: Promise<void> | undefined
+
+  constructor(options: BlockDeviceOptions) {
+    const { backend, queues, queueSize } = options
+    this.name = options.name
+    this.counters = this.#counters
+    this.#backend = backend
+    this.#cache = options.cache
+    this.queueMaxSizes = new Array<number>(queues).fill(queueSize)
+    this.features = blockFeatures(backend.info, queues)
+    // 5.2.4: seg_max counts the data segments; header and status need a descriptor each.
+    const segMax = Math.max(1, Math.min(queueSize - 2, 254))
+    this.config = blockConfig(backend.info, queues, segMax, options.cache !== "writethrough")
+    this.#id.set(new TextEncoder().encode(options.serial).subarray(0, ID_BYTES))
+    this.#limits = {
+      capacity: backend.info.size / SECTOR_BYTES,
+      readonly: backend.info.readonly,
+      maxDiscardSectors: 0,
+      maxWriteZeroesSectors: 0,
+    }
+  }
+
+  /** Bytes. */
+  get size(): number {
+    return this.#limits.capacity * SECTOR_BYTES
+  }
+
+  get readonly(): boolean {
+    return this.#limits.readonly
+  }
+
+  /** Requests that the backend has. */
+  get inFlight(): number {
+    return this.#executor?.inFlight ?? 0
+  }
+
+  writeConfig(offset: number, data: Uint8Array): void {
+    // 5.2.4: writeback is the only field that a driver may write, if CONFIG_WCE is offered; it always is.
+    const at = CONFIG.writeback - offset
+    if (at < 0 || at >= data.length) return
+    this.config[CONFIG.writeback] = data[at]! & 1
+    this.#chooseCache()
+  }
+
+  activate(context: DeviceContext): void {
+    const { maxDiscard, maxWriteZeroes } = this.#backend.info
+    this.#context = context
+    this.#limits.maxDiscardSectors = this.#has(VIRTIO_BLK_F_DISCARD) ? maxDiscard / SECTOR_BYTES : 0
+    this.#limits.maxWriteZeroesSectors = this.#has(VIRTIO_BLK_F_WRITE_ZEROES)
+      ? maxWriteZeroes / SECTOR_BYTES
+      : 0
+    this.#executor = new Executor({
+      backend: this.#backend,
+      context,
+      limits: this.#limits,
+      counters: this.#counters,
+      id: this.#id,
+    })
+    this.#chooseCache()
+    this.#executor.start()
+  }
+
+  notify(queueIndex: number): void {
+    this.#executor?.notify(queueIndex)
+  }
+
+  async reset(): Promise<void> {
+    this.#executor?.stop()
+    this.#executor = undefined
+    this.#context = undefined
+    this.config[CONFIG.writeback] = this.#cache === "writethrough" ? 0 : 1
+    await this.#backend.idle()
+  }
+
+  close(): Promise<void> {
+    this.#closed ??= this.reset().then(() => this.#backend.close())
+    return this.#closed
+  }
+
+  /**
+   * Changes the size of the disk while the guest runs, and tells the guest: to `size` bytes, a multiple of 512 and no
+   * less than now, or, without `size`, to what the file or device has become by other means. Throws ConfigError,
+   * SystemError, and StateError once closed.
+   */
+  async resize(size?: number): Promise<void> {
+    if (this.#closed !== undefined) throw new StateError(`disk ${this.name} is closed`)
+    if (
+      size !== undefined &&
+      (!Number.isSafeInteger(size) || size % SECTOR_BYTES !== 0 || size < this.size)
+    ) {
+      throw new ConfigError(
+        `disk ${this.name} has ${this.size} bytes; it can grow to a multiple of ${SECTOR_BYTES}, not to ${size}`,
+      )
+    }
+    await this.#backend.resize(size)
+    const bytes = this.#backend.info.size
+    this.#limits.capacity = bytes / SECTOR_BYTES
+    const update = () => setCapacity(this.config, bytes)
+    if (this.#context === undefined) update()
+    else this.#context.updateConfig(update)
+  }
+
+  state(): BlockState {
+    const writeback = this.config[CONFIG.writeback] === 1
+    return { version: 1, size: this.size, readonly: this.readonly, writeback }
+  }
+
+  restore(state: unknown): void {
+    const saved = parseBlockState(state, this.size, this.readonly)
+    this.config[CONFIG.writeback] = saved.writeback ? 1 : 0
+    this.#chooseCache()
+  }
+
+  #has(feature: bigint): boolean {
+    return this.#context !== undefined && (this.#context.features & feature) !== 0n
+  }
+
+  /**
+   * 5.2.6.2: with CONFIG_WCE the writeback field decides; without it, a driver that took FLUSH flushes what it needs
+   * flushed, unless the user wants more than that, and one that did not expects every write to be durable.
+   */
+  #chooseCache(): void {
+    if (this.#executor === undefined) return
+    this.#executor.writethrough = this.#has(VIRTIO_BLK_F_CONFIG_WCE)
+      ? this.config[CONFIG.writeback] === 0
+      : this.#cache === "writethrough" || !this.#has(VIRTIO_BLK_F_FLUSH)
+  }
+}

@@ -1,0 +1,264 @@
+import type { Chain, DeviceContext, GuestMemory, Queue } from "@virtkit/interface"
+import { drainQueue } from "@virtkit/virtqueue"
+import {
+  BLOCK_DISCARD,
+  BLOCK_FLUSH,
+  BLOCK_READ,
+  BLOCK_WRITE,
+  BLOCK_WRITE_ZEROES,
+  type BlockBackend,
+  type BlockRequest,
+  type BlockSession,
+} from "./backend.js"
+import {
+  HEADER_BYTES,
+  MAX_RANGES,
+  SEGMENT_BYTES,
+  VIRTIO_BLK_S_IOERR,
+  VIRTIO_BLK_S_OK,
+  VIRTIO_BLK_S_UNSUPP,
+  VIRTIO_BLK_T_DISCARD,
+  VIRTIO_BLK_T_FLUSH,
+  VIRTIO_BLK_T_GET_ID,
+  VIRTIO_BLK_T_IN,
+  VIRTIO_BLK_T_OUT,
+} from "./constants.js"
+import type { BlockCounters } from "./counters.js"
+import { type DiskLimits, type ParsedRange, type ParsedRequest, parseRange, parseRequest } from "./request.js"
+import { Slot } from "./slot.js"
+
+/** Errno of an operation that the file system or device does not know. */
+const EOPNOTSUPP = 95
+
+/** What an executor works with, besides the context of the activation. */
+export interface ExecutorOptions {
+  readonly backend: BlockBackend
+  readonly context: DeviceContext
+  /** Kept up to date by the device. */
+  readonly limits: DiskLimits
+  readonly counters: BlockCounters
+  /** 20 bytes, the answer to GET_ID. */
+  readonly id: Uint8Array
+}
+
+/**
+ * Takes requests from the queues, has the backend carry them out and answers them, from one activation of the device to
+ * the next reset. After `stop` completions that still arrive change nothing in the guest (bad-input #27).
+ */
+export class Executor implements BlockSession {
+  readonly memory: GuestMemory
+  readonly depth: number
+  /** Whether a write must be durable before it completes. */
+  writethrough = false
+
+  readonly #backend: BlockBackend
+  readonly #context: DeviceContext
+  readonly #limits: DiskLimits
+  readonly #counters: BlockCounters
+  readonly #id: Uint8Array
+  readonly #bytesPerTurn: number
+  /** By queue, made once: what drains it, and what comes back to it in a later turn. */
+  readonly #handlers: ((chain: Chain) => boolean)[]
+  readonly #returns: (() => void)[]
+  /** By queue: chains were pushed and not flushed. */
+  readonly #pushed: boolean[]
+  readonly #free: Slot[]
+  #active = true
+  #turnBytes = 0
+  #toCommit = false
+
+  readonly #header = new DataView(new ArrayBuffer(HEADER_BYTES))
+  readonly #headerBytes = new Uint8Array(this.#header.buffer)
+  readonly #ranges = new DataView(new ArrayBuffer(MAX_RANGES * SEGMENT_BYTES))
+  readonly #rangesBytes = new Uint8Array(this.#ranges.buffer)
+  readonly #status = new Uint8Array(1)
+  readonly #request: ParsedRequest = { type: 0, offset: 0, dataBytes: 0, status: 0 }
+  readonly #range: ParsedRange = { offset: 0, length: 0, unmap: false, status: 0 }
+
+  constructor(options: ExecutorOptions) {
+    const { backend, context } = options
+    const { queues } = context
+    this.#backend = backend
+    this.#context = context
+    this.#limits = options.limits
+    this.#counters = options.counters
+    this.#id = options.id
+    this.#bytesPerTurn = backend.info.bytesPerTurn
+    this.memory = context.memory
+    // A slot for every chain that can be in flight: a queue never runs out of them (bad-input #17).
+    this.depth = queues.reduce((sum, queue) => sum + (queue?.size ?? 0), 0)
+    this.#free = Array.from({ length: this.depth }, (_, tag) => new Slot(tag))
+    this.#pushed = queues.map(() => false)
+    this.#handlers = queues.map((queue) => (chain) => queue === undefined || this.#accept(queue, chain))
+    this.#returns = queues.map((_, index) => () => this.notify(index))
+  }
+
+  /** Requests that the backend has. */
+  get inFlight(): number {
+    return this.depth - this.#free.length
+  }
+
+  start(): void {
+    this.#backend.start(this)
+    for (const queue of this.#context.queues) {
+      // Chains may be there already, in a restored queue above all.
+      if (queue?.enableNotification()) this.#context.defer(this.#returns[queue.index]!)
+    }
+  }
+
+  stop(): void {
+    this.#active = false
+  }
+
+  /** Takes at most a queue's size of chains, then lets others have their turn (bad-input #16). */
+  notify(index: number): void {
+    const queue = this.#context.queues[index]
+    if (!this.#active || queue === undefined) return
+    this.#turnBytes = 0
+    const result = drainQueue(queue, this.#handlers[index]!)
+    this.#backend.commit()
+    this.#flush()
+    if (result !== "empty") this.#context.defer(this.#returns[index]!)
+  }
+
+  complete(request: BlockRequest, error: number): void {
+    const slot = request as Slot
+    const { chain, queue } = slot
+    if (!this.#active || chain === undefined || queue === undefined) {
+      this.#release(slot)
+      return
+    }
+    // 5.2.6.2: a discard is a hint, which a file system without holes takes by doing nothing.
+    const failed = error !== 0 && !(slot.op === BLOCK_DISCARD && error === EOPNOTSUPP)
+    if (!failed && slot.advance()) {
+      this.#toCommit = true
+      this.#backend.submit(slot)
+      return
+    }
+    if (failed) this.#counters.lastErrno = error
+    else this.#count(slot)
+    const written = slot.op === BLOCK_READ && !failed ? slot.length + 1 : 1
+    this.#answer(queue, chain, failed ? statusOf(error) : VIRTIO_BLK_S_OK, written)
+    this.#release(slot)
+  }
+
+  completed(): void {
+    if (!this.#active) return
+    if (this.#toCommit) {
+      this.#toCommit = false
+      this.#backend.commit()
+    }
+    this.#flush()
+  }
+
+  /** False when the chain must wait for a later turn. */
+  #accept(queue: Queue, chain: Chain): boolean {
+    if (this.#free.length === 0) return false
+    if (this.#bytesPerTurn > 0 && this.#turnBytes >= this.#bytesPerTurn) return false
+    // There is no header to read, or nowhere to put a status (bad-input #20).
+    if (chain.readableBytes < HEADER_BYTES || chain.writableBytes < 1) {
+      this.#counters.malformed++
+      queue.push(chain, 0)
+      return true
+    }
+    // Copied once: the guest may change it meanwhile (bad-input #18).
+    chain.copyOut(0, this.#headerBytes)
+    const request = this.#request
+    parseRequest(this.#header, chain.readableBytes, chain.writableBytes, this.#limits, request)
+    if (request.status !== VIRTIO_BLK_S_OK) this.#answer(queue, chain, request.status, 1)
+    else if (request.type === VIRTIO_BLK_T_GET_ID) this.#answerId(queue, chain)
+    else this.#execute(queue, chain)
+    return true
+  }
+
+  /** Hands the parsed request to the backend. */
+  #execute(queue: Queue, chain: Chain): void {
+    const { type, offset, dataBytes } = this.#request
+    const slot = this.#free.pop()!
+    slot.begin(chain, queue)
+    slot.sync = this.writethrough
+    slot.offset = offset
+    slot.length = dataBytes
+    if (type === VIRTIO_BLK_T_IN) {
+      slot.op = BLOCK_READ
+      slot.setData(0, dataBytes, true)
+    } else if (type === VIRTIO_BLK_T_OUT) {
+      slot.op = BLOCK_WRITE
+      slot.setData(HEADER_BYTES, dataBytes, false)
+    } else if (type === VIRTIO_BLK_T_FLUSH) {
+      slot.op = BLOCK_FLUSH
+    } else if (!this.#prepareRanges(slot, type, dataBytes / SEGMENT_BYTES)) {
+      return
+    }
+    this.#turnBytes += slot.length
+    this.#backend.submit(slot)
+  }
+
+  /** Reads the ranges of a discard or write zeroes request; answers it, and returns false, when nothing is left to do. */
+  #prepareRanges(slot: Slot, type: number, count: number): boolean {
+    const chain = slot.chain!
+    slot.op = type === VIRTIO_BLK_T_DISCARD ? BLOCK_DISCARD : BLOCK_WRITE_ZEROES
+    chain.copyOut(HEADER_BYTES, this.#rangesBytes)
+    const range = this.#range
+    let status = VIRTIO_BLK_S_OK
+    // All are checked before the first is carried out.
+    for (let i = 0; i < count && status === VIRTIO_BLK_S_OK; i++) {
+      parseRange(this.#ranges, i * SEGMENT_BYTES, type, this.#limits, range)
+      status = range.status
+      if (range.length > 0) slot.addRange(range.offset, range.length, range.unmap)
+    }
+    if (status === VIRTIO_BLK_S_OK && slot.advance()) return true
+    this.#answer(slot.queue!, chain, status, 1)
+    this.#release(slot)
+    return false
+  }
+
+  /** 5.2.6: the ID is cut off where the buffer ends. */
+  #answerId(queue: Queue, chain: Chain): void {
+    const { dataBytes } = this.#request
+    const bytes = Math.min(dataBytes, this.#id.length)
+    chain.copyIn(0, bytes < this.#id.length ? this.#id.subarray(0, bytes) : this.#id)
+    this.#answer(queue, chain, VIRTIO_BLK_S_OK, dataBytes === bytes ? bytes + 1 : bytes)
+  }
+
+  /** The status is the last writable byte, wherever that is (bad-input #21). */
+  #answer(queue: Queue, chain: Chain, status: number, written: number): void {
+    if (status !== VIRTIO_BLK_S_OK) this.#counters.failed++
+    this.#status[0] = status
+    chain.copyIn(chain.writableBytes - 1, this.#status)
+    queue.push(chain, written)
+    this.#pushed[queue.index] = true
+  }
+
+  #flush(): void {
+    for (let i = 0; i < this.#pushed.length; i++) {
+      if (!this.#pushed[i]) continue
+      this.#pushed[i] = false
+      this.#context.queues[i]!.flush()
+    }
+  }
+
+  #release(slot: Slot): void {
+    slot.end()
+    this.#free.push(slot)
+  }
+
+  #count(slot: Slot): void {
+    const counters = this.#counters
+    if (slot.op === BLOCK_READ) {
+      counters.reads++
+      counters.readBytes += slot.length
+    } else if (slot.op === BLOCK_WRITE) {
+      counters.writes++
+      counters.writtenBytes += slot.length
+    } else if (slot.op === BLOCK_FLUSH) {
+      counters.flushes++
+    } else {
+      counters.ranges++
+    }
+  }
+}
+
+function statusOf(error: number): number {
+  return error === EOPNOTSUPP ? VIRTIO_BLK_S_UNSUPP : VIRTIO_BLK_S_IOERR
+}
