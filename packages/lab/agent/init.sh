@@ -12,6 +12,8 @@ done
 mount -t ext4 -o ro /dev/lab/usr /usr
 
 modprobe kvm-amd &
+kvm=$!
+cat /usr/bin/node >/dev/null &
 mount -t tmpfs none /dev/shm
 ln -s /proc/self/fd /dev/fd
 ln -s /proc/self/fd/0 /dev/stdin
@@ -22,6 +24,6 @@ echo "127.0.0.1 localhost lab" >/etc/hosts
 ip link set lo up
 
 # The first command may need /dev/kvm.
-wait
+wait $kvm
 while [ ! -e /dev/vport0p1 ]; do usleep 1000; done
 exec /agent /dev/vport0p1

@@ -43,15 +43,15 @@ export interface LabOptions {
   log?: (line: string) => void
 }
 
-/** Those of the machine's transports that must be there before /usr is. */
-const BOOT_MODULES = ["virtio_mmio", "virtio_blk", "virtio_console", "virtio-rng"]
+/** What must be there before /usr is. */
+const BOOT_MODULES = ["virtio_pci", "virtio_blk", "virtio_console", "virtio-rng"]
 
 /** The script that makes a lab of the initramfs. */
 const INIT = fileURLToPath(new URL("../agent/init.sh", import.meta.url))
 
 /* mitigations=off: emulated CPUs leak nothing, but every indirect branch would cost. The others save probing time. */
 const CMDLINE =
-  "console=ttyS0 quiet reboot=t panic=-1 pci=off mitigations=off random.trust_cpu=on tsc=reliable no_timer_check cryptomgr.notests"
+  "console=ttyS0 quiet reboot=t panic=-1 mitigations=off random.trust_cpu=on tsc=reliable no_timer_check cryptomgr.notests"
 
 const ENVIRONMENT = { PATH: "/usr/bin:/usr/sbin", HOME: "/root", TERM: "linux", LANG: "C.UTF-8" }
 
@@ -103,15 +103,13 @@ export class Lab implements AsyncDisposable {
     const kernel =
       options.kernel ??
       (await findKernel({ cacheDir: directory, ...(options.log ? { log: options.log } : {}) }))
-    const [image, initrd] = await Promise.all([
-      labImage({
-        kernel,
-        cacheDir: directory,
-        include: options.include ?? [],
-        ...(options.log ? { log: options.log } : {}),
-      }),
-      openInitrd(kernel, directory, options.shares ?? []),
-    ])
+    const image = await labImage({
+      kernel,
+      cacheDir: directory,
+      include: options.include ?? [],
+      ...(options.log ? { log: options.log } : {}),
+    })
+    const initrd = await openInitrd(kernel, directory, options.shares ?? [])
     const console = new Tail()
     const errors = new Tail()
     let machine: Machine
@@ -140,7 +138,9 @@ export class Lab implements AsyncDisposable {
       options.signal?.throwIfAborted()
       throw startFailure(errors.text, console.text, error as Error)
     }
-    options.signal?.addEventListener("abort", () => void lab.close(), { once: true })
+    const onAbort = (): void => void lab.close()
+    options.signal?.addEventListener("abort", onAbort, { once: true })
+    void lab.ended.then(() => options.signal?.removeEventListener("abort", onAbort))
     return lab
   }
 

@@ -21,7 +21,13 @@ export class Qmp {
   constructor(stream: Duplex) {
     this.#stream = stream
     stream.setEncoding("utf8")
-    stream.on("data", (text: string) => this.#read(text))
+    stream.on("data", (text: string) => {
+      try {
+        this.#read(text)
+      } catch (error) {
+        this.#lose(error as Error)
+      }
+    })
     stream.on("error", (error) => this.#lose(error))
     stream.on("close", () => this.#lose(new VirtkitError("ERR_VIRTKIT_LAB_GONE", "the lab ended")))
     this.#ready = this.#send("qmp_capabilities", {})

@@ -20,14 +20,7 @@ const PACKAGES: Readonly<Record<string, string>> = {
 
 /** Path of a program, or undefined. Looks in the sbin directories too: an ordinary user's PATH lacks them. */
 export function findTool(name: string): string | undefined {
-  const directories = [
-    ...(process.env.PATH ?? "").split(delimiter),
-    "/usr/local/sbin",
-    "/usr/sbin",
-    "/sbin",
-    "/usr/bin",
-    "/bin",
-  ]
+  const directories = [...(process.env.PATH ?? "").split(delimiter), "/usr/local/sbin", "/usr/sbin", "/sbin"]
   for (const directory of directories) {
     if (!directory.startsWith("/")) continue
     const path = join(directory, name)
