@@ -104,6 +104,16 @@ function statusTests({ it, expect }: TestRunner, make: Make): void {
     expect(driver.status).toBe(STARTED)
   })
 
+  it("after FAILED no further step is taken", async () => {
+    const { device, driver } = make()
+    await driver.begin()
+    driver.negotiate()
+    driver.addStatus(FAILED)
+    driver.addStatus(DRIVER_OK)
+    expect(driver.status).toBe(ACKNOWLEDGE | DRIVER | FEATURES_OK | FAILED)
+    expect(device.calls).toEqual([])
+  })
+
   it("DRIVER_OK written twice activates once", async () => {
     const { device, driver } = make()
     await driver.start()
@@ -149,6 +159,14 @@ function featureTests({ it, expect }: TestRunner, make: Make): void {
       // It may try again.
       expect(driver.negotiate()).toBe(true)
     }
+  })
+
+  it("are forgotten by a reset", async () => {
+    const { driver } = make()
+    await driver.start()
+    await driver.begin()
+    driver.addStatus(FEATURES_OK)
+    expect(driver.status).toBe(ACKNOWLEDGE | DRIVER)
   })
 
   it("bad-input #2: features written before DRIVER or after FEATURES_OK are ignored", async () => {
@@ -224,6 +242,17 @@ function queueTests({ it, expect }: TestRunner, make: Make): void {
       expect((await driver.request(0, { readable: [hello], writable: [3] })).written).toBe(3)
     }
     expect(driver.status).toBe(STARTED)
+  })
+
+  it("bad-input #1: an enabled queue stays as it is before DRIVER_OK too", async () => {
+    const { device, driver } = make()
+    await driver.begin()
+    driver.negotiate()
+    driver.setupQueue(0, 8)
+    driver.writeQueue(0, 4, { desc: 0x1000, avail: 0x2000, used: 0x3000 })
+    driver.addStatus(DRIVER_OK)
+    expect(device.context?.queues[0]?.size).toBe(8)
+    expect((await driver.request(0, { readable: [hello], writable: [3] })).written).toBe(3)
   })
 
   it("bad-input #1: queues cannot be set up before FEATURES_OK or after DRIVER_OK", async () => {

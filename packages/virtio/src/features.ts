@@ -60,7 +60,7 @@ export class FeatureNegotiation {
   }
 
   isOffered(features: bigint): boolean {
-    return features >= 0n && (features & ~this.offered) === 0n
+    return (features & ~this.offered) === 0n
   }
 }
 

@@ -153,7 +153,6 @@ export class TransportCore {
   writeConfig(offset: number, data: Uint8Array): void {
     const { device } = this
     if (this.#isStopped || offset < 0 || offset + data.length > device.config.length) return
-    if (device.writeConfig === undefined) return
     this.#touched = true
     this.#guard("writeConfig", () => device.writeConfig?.(offset, data))
     this.#events.registersChanged()
