@@ -18,6 +18,7 @@ const names = [
   "pack",
   "examples",
   "links",
+  "bad-input",
   "docs",
   "hygiene",
 ]
