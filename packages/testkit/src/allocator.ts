@@ -12,14 +12,16 @@ export class TestAllocator {
 
   /** Guest address of `length` bytes. Throws when there is no room: a test driver with a leak must not go unseen. */
   allocate(length: number, alignment = 16): number {
+    // Of nothing too, so that every address is handed out once.
+    const bytes = Math.max(length, 1)
     let candidate = alignUp(this.#start, alignment)
     let position = 0
     for (const range of this.#used) {
-      if (candidate + length <= range.start) break
+      if (candidate + bytes <= range.start) break
       candidate = alignUp(range.end, alignment)
       position++
     }
-    const end = candidate + Math.max(length, 1)
+    const end = candidate + bytes
     if (end > this.#end) throw new Error(`test allocator: no ${length} bytes left`)
     this.#used.splice(position, 0, { start: candidate, end })
     return candidate

@@ -306,6 +306,14 @@ function queueTests({ it, expect }: TestRunner, make: Make): void {
     expect(device.calls).toEqual(["activate", "notify 0"])
   })
 
+  it("bad-input #34: a storm of notifications costs no more than looking", async () => {
+    const { device, driver, interrupt } = make()
+    await driver.start()
+    for (let i = 0; i < 1000; i++) driver.notify(i % 4)
+    expect(device.calls.length).toBe(1 + 500)
+    expect([interrupt.count, driver.status]).toEqual([0, STARTED])
+  })
+
   it("bad-input #15: a broken ring needs a reset, after which all is well", async () => {
     const { device, driver, interrupt } = make()
     await driver.start()
