@@ -143,7 +143,7 @@ describe("chains that break a rule", () => {
     expect(queue.pop()!.writableBytes).toBe(5)
   })
 
-  it("bad-input #11: buffers that wrap, cross the end of RAM or lie in a hole", () => {
+  it("bad-input #11, #35: buffers that wrap, cross the end of RAM or lie in a hole", () => {
     const regions = [
       { guestAddress: 0, size: RAM },
       { guestAddress: 2 * RAM, size: 4096 },
