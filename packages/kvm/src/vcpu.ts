@@ -24,6 +24,8 @@ export interface StartOptions {
 export class Vcpu extends VcpuState {
   readonly id: number
   protected override readonly xsaveSize: number
+  /** Referenced because it refers to the owners of the guest's memory. */
+  protected readonly vm: Vm
   #running: RunningVcpu | undefined
   #counters = new Float64Array(COUNTER_WORDS)
 
@@ -33,13 +35,15 @@ export class Vcpu extends VcpuState {
     const xsaveSize = Math.max(4096, vm.checkExtension("KVM_CAP_XSAVE2"))
     return new Vcpu(
       converting(() => new KvmVcpu(vm.native, id)),
+      vm,
       id,
       xsaveSize,
     )
   }
 
-  private constructor(native: KvmVcpu, id: number, xsaveSize: number) {
+  private constructor(native: KvmVcpu, vm: Vm, id: number, xsaveSize: number) {
     super(native)
+    this.vm = vm
     this.id = id
     this.xsaveSize = xsaveSize
   }

@@ -46,6 +46,11 @@ export interface MemorySlot {
   readonly?: boolean
   /** Record written pages for `dirtyLog` (KVM_MEM_LOG_DIRTY_PAGES). */
   logDirty?: boolean
+  /**
+   * Whatever keeps that memory mapped while it is referenced, such as a GuestMemoryMap. The VM and its vCPUs refer to it
+   * until the slot is removed: memory that was collected and used for something else would be open to the guest.
+   */
+  owner?: object
 }
 
 /** A message-signalled interrupt. */
@@ -78,6 +83,7 @@ const chips = {
 /** One virtual machine. */
 export class Vm extends Handle<KvmVm> {
   #slotPages = new Map<number, number>()
+  readonly #slotOwners = new Map<number, object>()
 
   /** @internal Use Kvm.createVm. */
   static create(kvm: Kvm, machineType: number): Vm {
@@ -115,8 +121,11 @@ export class Vm extends Handle<KvmVm> {
     converting(() =>
       this.native.setMemorySlot(slot.slot, flags, slot.guestAddress, slot.size, slot.hostAddress),
     )
-    if (slot.size === 0) this.#slotPages.delete(slot.slot)
-    else this.#slotPages.set(slot.slot, slot.size / 4096)
+    this.#slotPages.delete(slot.slot)
+    this.#slotOwners.delete(slot.slot)
+    if (slot.size === 0) return
+    this.#slotPages.set(slot.slot, slot.size / 4096)
+    if (slot.owner !== undefined) this.#slotOwners.set(slot.slot, slot.owner)
   }
 
   removeMemorySlot(slot: number): void {
