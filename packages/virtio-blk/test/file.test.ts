@@ -106,6 +106,19 @@ describe("file backend", () => {
     expect(readFileSync(path).equals(pattern(MiB, 5))).toBe(true)
   })
 
+  it("bad-input #25: an image that a guest made look like qcow2 stays raw, no other file is opened", async () => {
+    const image = new Uint8Array(MiB)
+    const secret = join(folder, "secret")
+    image.set(Buffer.from("QFI\xfb\0\0\0\x03\0\0\0\0\0\0\0\x68", "latin1")) // version 3, backing file name at 0x68
+    image.set(Buffer.from(secret), 0x68)
+    writeFileSync(path, image)
+    writeFileSync(secret, new Uint8Array(512).fill(7))
+    const d = await fileDisk()
+    expect((await d.read(0, 512)).data).toEqual(image.subarray(0, 512))
+    expect(d.device.config.slice(0, 4)).toEqual(new Uint8Array(Uint32Array.of(MiB / 512).buffer))
+    await expect(block({ path, format: "qcow2" as "raw" })).rejects.toThrow("not supported")
+  })
+
   it("answers reads behind the end of a file that was cut off with an error", async () => {
     const d = await fileDisk()
     truncateSync(path, MiB / 2)
