@@ -51,7 +51,7 @@ const INIT = fileURLToPath(new URL("../agent/init.sh", import.meta.url))
 
 /* mitigations=off: emulated CPUs leak nothing, but every indirect branch would cost. The others save probing time. */
 const CMDLINE =
-  "console=ttyS0 quiet reboot=t panic=-1 mitigations=off random.trust_cpu=on tsc=reliable no_timer_check cryptomgr.notests"
+  "console=ttyS0 quiet reboot=t panic=-1 mitigations=off random.trust_cpu=on tsc=reliable no_timer_check cryptomgr.notests rcupdate.rcu_expedited=1"
 
 const ENVIRONMENT = { PATH: "/usr/bin:/usr/sbin", HOME: "/root", TERM: "linux", LANG: "C.UTF-8" }
 
