@@ -2,7 +2,7 @@ import { ACPI_AREA, type AcpiTables, acpiTable, aml, buildAcpiTables } from "@vi
 import { ConfigError } from "@virtkit/interface"
 import fc from "fast-check"
 import { describe, expect, it } from "vitest"
-import { fullMachine, text, viewOf } from "./machine.js"
+import { fullMachine, hex, text, viewOf } from "./machine.js"
 
 function table(tables: AcpiTables, signature: string): Uint8Array {
   const found = tables.blobs.find((blob) => blob.signature === signature)
@@ -62,6 +62,14 @@ describe("buildAcpiTables", () => {
     // A hardware-reduced machine has none of the fixed registers.
     expect(bytes.subarray(48, 96).every((byte) => byte === 0)).toBe(true)
     expect(bytes.subarray(148, 244).every((byte) => byte === 0)).toBe(true)
+  })
+
+  it("clears the power button's event before it tells of it", () => {
+    const dsdt = Buffer.from(table(tables, "DSDT"))
+    // Store (ESTS, Local0), Store (Local0, ESTS), If (And (Local0, One)) { Notify (PWRB, 0x80) }
+    const body = "70 45 53 54 53 60  70 60 45 53 54 53  a0 0c 7b 60 01 00 86 50 57 52 42 0a 80"
+    const method = hex(`14 1f 5f 45 56 54 09 ${body}`)
+    expect(dsdt.includes(method)).toBe(true)
   })
 
   it("leaves out what the machine has not", () => {

@@ -105,6 +105,12 @@ const two = (a: number, b: number) =>
     entry: a,
   })
 
+function second(field: number, value: number): Uint8Array {
+  const image = two(2 * MIB, 3 * MIB)
+  new DataView(image.buffer).setUint32(programHeader(1) + field, value, true)
+  return image
+}
+
 describe("bad-input #32: an ELF kernel whose headers lie", () => {
   it.each<[string, Uint8Array, RegExp]>([
     ["ends within the header", elf().slice(0, 40), /header is cut short/],
@@ -128,6 +134,7 @@ describe("bad-input #32: an ELF kernel whose headers lie", () => {
     ],
     ["has nothing to load", elf({ fields: [[first, 4, 0]] }), /no segment to load/],
     ["has a segment beyond its end", elf({ fields: [[first + 8, 4, 0x7fffffff]] }), /cut short/],
+    ["has a second segment beyond its end", second(8, 0x7fffffff), /cut short/],
     ["has a segment offset that wraps", elf({ fields: [[first + 12, 4, 0xffffffff]] }), /cut short/],
     [
       "has more bytes in the file than in memory",
@@ -158,6 +165,15 @@ describe("bad-input #32: an ELF kernel whose headers lie", () => {
     expect(error).toBeInstanceOf(ConfigError)
     expect(error.message).toMatch(/too little for the kernel/)
     expect(memory.written).toEqual([])
+  })
+
+  it("survives notes that are cut off", async () => {
+    for (let length = 0; length < 48; length++) {
+      const kernel = elf({ pvhEntry: 2 * MIB, fields: [[programHeader(1) + 32, 4, length]] })
+      const { kind } = await loadKernel({ memory: ram(), kernel })
+      // The entry point is in bytes 40 to 43.
+      expect(kind).toBe(length < 44 ? "vmlinux" : "pvh")
+    }
   })
 
   it("survives notes that lie", async () => {

@@ -142,6 +142,52 @@ describe("LZ4 legacy frames", () => {
   })
 })
 
+describe("bad-input #32: an LZ4 block", () => {
+  /** A frame of one block, and bytes behind it that are not its own. */
+  function frame(block: readonly number[], claim: number, size = block.length): Uint8Array {
+    const head = Buffer.alloc(8)
+    head.writeUInt32LE(0x184c2102, 0)
+    head.writeUInt32LE(size, 4)
+    return payload(
+      () => Buffer.concat([head, Uint8Array.from(block), Buffer.alloc(64)]),
+      new Uint8Array(claim),
+    )
+  }
+  const four = [1, 2, 3, 4]
+
+  it("is unpacked when it is whole", async () => {
+    // 4 literals, then 6 bytes from 2 back, then 1 literal.
+    const block = [0x42, ...four, 2, 0, 0x10, 9]
+    const { bytes } = await unpackKernel(bzImage({ payload: frame(block, 11) }))
+    expect([...bytes]).toEqual([1, 2, 3, 4, 3, 4, 3, 4, 3, 4, 9])
+  })
+
+  it.each<[string, Uint8Array]>([
+    ["reaches beyond the payload", frame([0x40, ...four], 4, 10_000)],
+    ["has literals beyond its end", frame([0x50, ...four], 5)],
+    ["has a literal length beyond its end", frame([0xf0], 15)],
+    ["has more literals than there is room", frame([0x40, ...four], 3)],
+    ["ends within a distance", frame([0x40, ...four, 1], 8)],
+    ["ends within a match length", frame([0x4f, ...four, 1, 0], 40)],
+    ["has a match of distance 0", frame([0x40, ...four, 0, 0], 8)],
+    ["has a match before its start", frame([0x40, ...four, 5, 0], 8)],
+    ["has a longer match than there is room", frame([0x42, ...four, 1, 0], 9)],
+  ])("that %s is refused", async (_, packed) => {
+    const error = await rejection(unpackKernel(bzImage({ payload: packed })))
+    expect(error.message).toBe("the kernel: the kernel's LZ4 payload is damaged")
+  })
+
+  it("cannot reach into the block before it", async () => {
+    const blocks = [
+      [0x40, ...four],
+      [0x10, 9, 2, 0],
+    ].map((block) => [block.length, 0, 0, 0, ...block])
+    const bytes = Uint8Array.from([0x02, 0x21, 0x4c, 0x18, ...blocks.flat()])
+    const error = await rejection(unpackKernel(bzImage({ payload: payload(() => bytes, new Uint8Array(9)) })))
+    expect(error.message).toMatch(/damaged/)
+  })
+})
+
 describe("the cache of unpacked kernels", () => {
   const directory = mkdtempSync(join(tmpdir(), "virtkit-boot-cache-"))
   afterAll(() => rmSync(directory, { recursive: true }))
