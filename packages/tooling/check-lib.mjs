@@ -3,6 +3,7 @@
 // `check-NAME.mjs` that exports `check(root)`; it runs alone (`node check-NAME.mjs [ROOT]`) or under check.mjs.
 import { spawn } from "node:child_process"
 import { existsSync, readdirSync, readFileSync, realpathSync } from "node:fs"
+import { availableParallelism } from "node:os"
 import { basename, join, relative, resolve } from "node:path"
 import { fileURLToPath, pathToFileURL } from "node:url"
 
@@ -152,6 +153,24 @@ export function run(command, args, { cwd, timeout = 600_000, env = {} }) {
       done({ status: status ?? 128, stdout, output })
     })
   })
+}
+
+/**
+ * Maps with at most as many at a time as there are processors; results in the order of `items`.
+ * @template T, R
+ * @param {readonly T[]} items
+ * @param {(item: T) => Promise<R>} work
+ * @returns {Promise<R[]>}
+ */
+export async function inParallel(items, work) {
+  /** @type {R[]} */
+  const results = []
+  const queue = items.entries()
+  const worker = async () => {
+    for (const [index, item] of queue) results[index] = await work(item)
+  }
+  await Promise.all(Array.from({ length: availableParallelism() }, worker))
+  return results
 }
 
 /**

@@ -18,7 +18,7 @@ export function check(root) {
     ...dependenciesAndImports(workspace, versions),
     ...references(workspace, all),
   ])
-  findings.push(...rootReferences(root, all))
+  findings.push(...rootReferences(root, all), ...lockFile(root, all))
   return { findings, summary: `${all.length} packages: manifests, references and imports agree` }
 }
 
@@ -139,6 +139,28 @@ function rootReferences(root, all) {
     .filter(({ path }) => existsSync(join(path, "tsconfig.json")))
     .map(({ folder }) => folder)
   return differences("tsconfig.json", referencesIn(root), expected)
+}
+
+/**
+ * `npm ci` refuses a lock file that has other dependencies than package.json.
+ * @param {string} root
+ * @param {Workspace[]} all
+ */
+function lockFile(root, all) {
+  if (!existsSync(join(root, "package-lock.json"))) return []
+  /** @type {{ packages: Record<string, import("./check-lib.mjs").Manifest> }} */
+  const { packages } = readJson(join(root, "package-lock.json"))
+  return all.flatMap(({ folder, manifest }) => {
+    const locked = packages[folder]
+    const fields = /** @type {const} */ (["dependencies", "devDependencies", "peerDependencies"])
+    const same = fields.every((field) => sorted(manifest[field]) === sorted(locked?.[field]))
+    return same ? [] : [`package-lock.json: out of date for ${folder}; run npm install`]
+  })
+}
+
+/** @param {Record<string, string> | undefined} dependencies */
+function sorted(dependencies = {}) {
+  return JSON.stringify(Object.entries(dependencies).sort())
 }
 
 /**

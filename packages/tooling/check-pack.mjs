@@ -3,7 +3,7 @@
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { run, runAlone, toolFindings, workspaces } from "./check-lib.mjs"
+import { inParallel, run, runAlone, toolFindings, workspaces } from "./check-lib.mjs"
 
 /**
  * @typedef {import("./check-lib.mjs").Manifest} Manifest
@@ -21,22 +21,17 @@ export async function check(root) {
     if (packing.status !== 0) return { findings: toolFindings(packing, "npm pack"), summary: "" }
     /** @type {Packed[]} */
     const tarballs = JSON.parse(packing.stdout.slice(packing.stdout.indexOf("[\n")))
-    /** @type {string[]} */
-    const findings = []
-    for (const { folder, manifest } of published) {
+    const findings = await inParallel(published, async ({ folder, manifest }) => {
       const packed = tarballs.find(({ name }) => name === manifest.name)
-      if (packed === undefined) {
-        findings.push(`${folder}: npm pack made no tarball`)
-        continue
-      }
-      const paths = packed.files.map(({ path }) => path)
-      const problems = [
-        ...contents(manifest, paths),
-        ...(await lint(root, join(directory, packed.filename), manifest.bin === undefined)),
-      ]
-      findings.push(...problems.map((problem) => `${folder}: ${problem}`))
-    }
-    return { findings, summary: `${published.length} tarballs are complete and well-formed` }
+      if (packed === undefined) return [`${folder}: npm pack made no tarball`]
+      const problems = contents(
+        manifest,
+        packed.files.map(({ path }) => path),
+      )
+      problems.push(...(await lint(root, join(directory, packed.filename), manifest.bin === undefined)))
+      return problems.map((problem) => `${folder}: ${problem}`)
+    })
+    return { findings: findings.flat(), summary: `${published.length} tarballs are complete and well-formed` }
   } finally {
     rmSync(directory, { recursive: true, force: true })
   }
@@ -79,7 +74,11 @@ async function lint(root, tarball, library) {
   const types = library
     ? await run("attw", [tarball, "--profile", "esm-only", "--format", "ascii"], { cwd: root })
     : { status: 0, output: "" }
-  return [...toolFindings(publint, "publint"), ...toolFindings(types, "attw")]
+  const progress = /^(Running publint|Unpacking|Linting)/
+  return [
+    ...toolFindings(publint, "publint").filter((line) => !progress.test(line)),
+    ...toolFindings(types, "attw"),
+  ]
 }
 
 await runAlone(import.meta.url, check)

@@ -84,6 +84,11 @@ describe("the manifests check", () => {
       { "tsconfig.json": { references: [{ path: "packages/a" }] } },
       "tsconfig.json: no reference to packages/b",
     ],
+    [
+      "an old lock file",
+      { "package-lock.json": { packages: { "packages/a": {}, "packages/b": {} } } },
+      "package-lock.json: out of date for packages/b",
+    ],
   ])("finds %s", (_, changes, finding) => {
     expect(check(monorepo(changes)).findings).toContainEqual(expect.stringContaining(finding))
   })
