@@ -68,7 +68,7 @@ describe("buildAcpiTables", () => {
     const dsdt = Buffer.from(table(tables, "DSDT"))
     // Store (ESTS, Local0), Store (Local0, ESTS), If (And (Local0, One)) { Notify (PWRB, 0x80) }
     const body = "70 45 53 54 53 60  70 60 45 53 54 53  a0 0c 7b 60 01 00 86 50 57 52 42 0a 80"
-    const method = hex(`14 1f 5f 45 56 54 09 ${body}`)
+    const method = Buffer.from(hex(`14 1f 5f 45 56 54 09 ${body}`))
     expect(dsdt.includes(method)).toBe(true)
   })
 
