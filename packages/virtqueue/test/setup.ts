@@ -17,6 +17,7 @@ export interface SetupOptions {
   indirect?: boolean
   startIndex?: number
   memory?: TestMemory
+  onInterrupt?: () => void
 }
 
 export const RAM = 4 << 20
@@ -58,6 +59,7 @@ export function deviceSide(
     indirect: options.indirect ?? true,
     onInterrupt: () => {
       interrupts++
+      options.onInterrupt?.()
     },
     onBroken: (reason) => {
       broken.push(reason)
