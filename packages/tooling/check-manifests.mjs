@@ -104,7 +104,7 @@ function dependenciesAndImports({ path, folder, manifest }, names) {
   }
   for (const name of [...dependencies, ...development].filter((name) => names.has(name))) {
     if (!used.has(name)) findings.push(`${folder}/package.json: ${name} is never imported`)
-    else if (used.get(name) === "test" && dependencies.includes(name)) {
+    else if (used.get(name) === "test" && dependencies.includes(name) && manifest.private !== true) {
       findings.push(`${folder}/package.json: only test/ imports ${name}: it belongs in devDependencies`)
     }
     if (dependencies.includes(name) && development.includes(name)) {
