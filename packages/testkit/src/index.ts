@@ -1,6 +1,7 @@
 export { TestAllocator } from "./allocator.js"
 export { DeviceHarness, type DeviceHarnessOptions, type HarnessQueueOptions } from "./device-harness.js"
 export { EchoDevice, type EchoDeviceOptions } from "./echo-device.js"
+export * as guestCode from "./guest-code.js"
 export { FakeInterrupt } from "./interrupt.js"
 export { TestMemory, type TestMemoryOptions, type TestRegion } from "./memory.js"
 export { MmioDriver, type MmioDriverOptions } from "./mmio-driver.js"
