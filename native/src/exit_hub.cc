@@ -1,10 +1,9 @@
 #include "exit_hub.h"
 
+#include <sys/mman.h>
 #include <time.h>
 
 #include <algorithm>
-#include <cstdlib>
-#include <cstring>
 #include <new>
 
 #include "kvm_fd.h"
@@ -17,16 +16,31 @@ int64_t NowNanoseconds() {
   return int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
 }
 
+namespace {
+
+// What Node.js does with exceptions of a thread-safe function differs between versions; here they are uncaught
+// exceptions like those of any other callback.
+void CallWake(napi_env env, napi_value function, void*, void*) {
+  if (env == nullptr) return;  // the environment is being torn down
+  napi_value undefined, result;
+  napi_get_undefined(env, &undefined);
+  if (napi_call_function(env, undefined, function, 0, nullptr, &result) != napi_pending_exception) return;
+  napi_value error;
+  if (napi_get_and_clear_last_exception(env, &error) == napi_ok) napi_fatal_exception(env, error);
+}
+
+}  // namespace
+
 HubCore::HubCore(uint32_t slots, int64_t spin_ns) : count_(slots), spin_ns_(spin_ns) {
-  void* memory = aligned_alloc(kSlotBytes, bytes());
-  if (memory == nullptr) throw std::bad_alloc();
-  memset(memory, 0, bytes());
+  // Mapped, not allocated: pages of slots that are never used cost nothing.
+  void* memory = mmap(nullptr, bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) throw std::bad_alloc();
   header_ = static_cast<HubHeader*>(memory);
   slots_ = reinterpret_cast<ExitSlot*>(header_ + 1);
   header_->sleeping = 1;  // JavaScript is in its event loop until the first wake-up
 }
 
-HubCore::~HubCore() { free(header_); }
+HubCore::~HubCore() { munmap(header_, bytes()); }
 
 bool HubCore::Attach(uint32_t slot) {
   if (function_ == nullptr || napi_acquire_threadsafe_function(function_) != napi_ok) return false;
@@ -86,7 +100,7 @@ ExitHub::ExitHub(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ExitHub>(inf
   // that is part of Node-API, so that one binary serves all Node versions, and it costs the same eventfd write.
   napi_value name = Napi::String::New(env, "virtkit:exits");
   napi_status status = napi_create_threadsafe_function(env, info[2], nullptr, name, 0, 1, nullptr, nullptr, nullptr,
-                                                       nullptr, &function_);
+                                                       &CallWake, &function_);
   if (status != napi_ok) throw Napi::Error::New(env);
   core_->set_function(function_);
 }

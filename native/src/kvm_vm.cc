@@ -1,14 +1,27 @@
 #include "kvm_vm.h"
 
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 
-#include <cstring>
-#include <vector>
+#include <new>
 
 #include "kvm_api.h"
 #include "kvm_system.h"
 
 namespace virtkit {
+
+PortTable::PortTable() {
+  void* memory = mmap(nullptr, kPorts * sizeof(uint16_t), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) throw std::bad_alloc();
+  entries_ = static_cast<uint16_t*>(memory);
+}
+
+PortTable::~PortTable() { munmap(entries_, kPorts * sizeof(uint16_t)); }
+
+void KvmVm::Close(const Napi::CallbackInfo& info) {
+  Base::Close(info);
+  ports_.reset();
+}
 
 KvmVm::KvmVm(const Napi::CallbackInfo& info) : Base(info) {
   Napi::Env env = info.Env();

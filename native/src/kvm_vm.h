@@ -15,21 +15,22 @@ class PortTable {
  public:
   static constexpr uint16_t kIgnoreWrites = 0x100, kConstant = 0x200;
 
-  PortTable() : entries_(static_cast<uint16_t*>(calloc(kPorts, sizeof(uint16_t)))) {}
+  PortTable();
+  ~PortTable();
+  PortTable(const PortTable&) = delete;
+  PortTable& operator=(const PortTable&) = delete;
+
   void Set(uint32_t port, uint16_t entry) {
-    std::atomic_ref<uint16_t>(entries_.get()[port]).store(entry, std::memory_order_relaxed);
+    std::atomic_ref<uint16_t>(entries_[port]).store(entry, std::memory_order_relaxed);
   }
   // Ports past 0xffff are nobody's: JavaScript decides.
   uint16_t Get(uint32_t port) const {
-    return port < kPorts ? std::atomic_ref<uint16_t>(entries_.get()[port]).load(std::memory_order_relaxed) : 0;
+    return port < kPorts ? std::atomic_ref<uint16_t>(entries_[port]).load(std::memory_order_relaxed) : 0;
   }
 
  private:
   static constexpr uint32_t kPorts = 0x10000;
-  struct Free {
-    void operator()(uint16_t* p) const { free(p); }
-  };
-  std::unique_ptr<uint16_t[], Free> entries_;  // calloc: pages that no entry was set in stay unallocated
+  uint16_t* entries_;  // mapped, so that pages in which no entry was set cost nothing
 };
 
 class KvmVm : public FdObject<KvmVm> {
@@ -41,6 +42,8 @@ class KvmVm : public FdObject<KvmVm> {
   // (system: KvmSystem, machineType: number)
   explicit KvmVm(const Napi::CallbackInfo& info);
   static void Init(Napi::Env env, Napi::Object exports);
+
+  void Close(const Napi::CallbackInfo& info);
 
   const std::shared_ptr<PortTable>& ports() const { return ports_; }
   // Bytes of struct kvm_run and the rings behind it; of KVM_GET_XSAVE2.

@@ -49,6 +49,7 @@ void KvmVcpu::Close(const Napi::CallbackInfo&) {
   coalesced_ring_ = nullptr;
   dirty_ring_.Reset();
   run_.Reset();
+  ports_.reset();
   fd_.Reset();
 }
 

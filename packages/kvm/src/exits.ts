@@ -28,9 +28,9 @@ export type VcpuExit =
   /** KVM_RUN was interrupted by `kick()`; only with `reportInterrupted`. */
   | { reason: "intr" }
   /** Answer with `vcpu.resume({ value })`, or `vcpu.resume({ error: true })` for #GP. */
-  | { reason: "rdmsr"; index: number; cause: number }
+  | { reason: "rdmsr"; index: number; cause: MsrExitCause }
   /** Answer with `vcpu.resume()`, or `vcpu.resume({ error: true })` for #GP. */
-  | { reason: "wrmsr"; index: number; cause: number; value: bigint }
+  | { reason: "wrmsr"; index: number; cause: MsrExitCause; value: bigint }
   /** Harvest the dirty rings, `vm.resetDirtyRings()`, resume. */
   | { reason: "dirty-ring-full" }
   | { reason: "memory-fault"; flags: bigint; guestAddress: bigint; size: bigint }
@@ -50,6 +50,9 @@ export type VcpuExit =
   | { reason: "run-failed"; errno: number; code: string }
   /** A reason that this version does not know, or KVM_EXIT_UNKNOWN. `payload` is a copy of the exit union. */
   | { reason: "unknown"; exitReason: number; hardwareReason: bigint; payload: Uint8Array }
+
+/** KVM_MSR_EXIT_REASON_*: a known MSR refused the access, KVM does not know the MSR, a filter denies it. */
+export type MsrExitCause = "invalid" | "unknown" | "filtered"
 
 export type SystemEvent = "shutdown" | "reset" | "crash" | "wakeup" | "suspend" | "sev-terminate" | "unknown"
 
@@ -144,9 +147,9 @@ export function decodeExit(number: number, error: number, payload: DataView): Vc
     case "debug":
       return { reason, exception: u32(0), pc: u64(8), dr6: u64(16), dr7: u64(24) }
     case "rdmsr":
-      return { reason, cause: u32(8), index: u32(12) }
+      return { reason, cause: msrExitCause(u32(8)), index: u32(12) }
     case "wrmsr":
-      return { reason, cause: u32(8), index: u32(12), value: u64(16) }
+      return { reason, cause: msrExitCause(u32(8)), index: u32(12), value: u64(16) }
     case "memory-fault":
       return { reason, flags: u64(0), guestAddress: u64(8), size: u64(16) }
     case "tpr-access":
@@ -172,6 +175,11 @@ export function decodeExit(number: number, error: number, payload: DataView): Vc
         payload: new Uint8Array(payload.buffer, payload.byteOffset, payload.byteLength).slice(),
       }
   }
+}
+
+function msrExitCause(number: number): MsrExitCause {
+  if (number === K.KVM_MSR_EXIT_REASON_FILTER) return "filtered"
+  return number === K.KVM_MSR_EXIT_REASON_INVAL ? "invalid" : "unknown"
 }
 
 function internalError(payload: DataView): VcpuExit {

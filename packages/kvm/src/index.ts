@@ -1,7 +1,7 @@
 export type { Capability } from "./capability.js"
 export type { ExitCounters } from "./counters.js"
 export type { Device } from "./device.js"
-export type { ExitAnswer, ExitReason, SystemEvent, VcpuExit } from "./exits.js"
+export type { ExitAnswer, ExitReason, MsrExitCause, SystemEvent, VcpuExit } from "./exits.js"
 export type { ExitHandler } from "./handler.js"
 export type {
   CoalescedZone,

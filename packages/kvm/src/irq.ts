@@ -25,8 +25,10 @@ abstract class Registration {
     try {
       undo?.()
     } catch (error) {
-      // The VM's handle may be closed before; the registration went with it or goes with the last descriptor.
-      if ((error as { code?: unknown }).code !== "ERR_VIRTKIT_STATE") throw error
+      // The VM's handle may be closed before; the registration went with it or goes with the last descriptor. Without
+      // the eventfd KVM cannot find it: an irqfd went with the eventfd, an ioeventfd stays, unreachable, with the VM.
+      const gone: unknown[] = ["ERR_VIRTKIT_STATE", "EBADF", "ENOENT"]
+      if (!gone.includes((error as { code?: unknown }).code)) throw error
     }
   }
 
@@ -54,7 +56,7 @@ export class IrqFd extends Registration {
 }
 
 export interface IoEventFdOptions {
-  /** An eventfd. */
+  /** An eventfd. Close the registration before it, or the VM keeps it. */
   fd: number
   space: "pio" | "mmio"
   /** Port or guest physical address. */

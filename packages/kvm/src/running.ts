@@ -11,7 +11,7 @@ export interface SlotMemory {
   readonly unsigned: Uint32Array
   readonly doubles: Float64Array
   wake(index: number): void
-  /** An answer was given outside a turn: more exits are likely to come soon. */
+  /** An answer was given outside a turn, with no caller's code below: serves exits, more of which will come soon. */
   answered(): void
   /** The vCPU's thread has ended. */
   detach(index: number): void
@@ -61,10 +61,13 @@ export class RunningVcpu {
     const unsigned = this.#memory.unsigned
     const word = this.#word
     const kind = unsigned[word + (slot.KIND >> 2)]!
-    if (kind === slot.KIND_IO || kind === slot.KIND_MMIO) {
-      if (unsigned[word + (slot.COALESCED >> 2)] !== 0) this.flushCoalesced()
-      return this.#access(kind === slot.KIND_IO)
+    // An exit that its own handler, or another, has answered by stopping the vCPU: the thread gives it up.
+    if (this.state === "stopping" && kind !== slot.KIND_STOPPED) {
+      Atomics.or(this.#memory.words, this.#state, slot.TAKEN)
+      return false
     }
+    if (unsigned[word + (slot.COALESCED >> 2)] !== 0 && kind !== slot.KIND_STOPPED) this.flushCoalesced()
+    if (kind === slot.KIND_IO || kind === slot.KIND_MMIO) return this.#access(kind === slot.KIND_IO)
     if (kind === slot.KIND_PAUSED) this.#onPaused()
     else if (kind === slot.KIND_STOPPED) this.#onStopped()
     else this.#onExit()
@@ -203,8 +206,8 @@ export class RunningVcpu {
     }
     this.state = "running"
     this.#turn++
+    // No turn from here: the caller must not find its handler called from within `resume`.
     this.#answer()
-    this.#memory.answered()
   }
 
   stop(): Promise<void> {

@@ -124,9 +124,21 @@ export class VcpuLoop {
     this.#inTurn = true
     try {
       this.#serve()
+    } catch (error) {
+      // ExitHandler.error threw. That is for the process to see, but other vCPUs must not hang for it.
+      this.#continueLater()
+      throw error
     } finally {
       this.#inTurn = false
     }
+  }
+
+  #continueLater(): void {
+    if (this.#hub === undefined) return
+    this.#scheduled = setImmediate(() => {
+      this.#scheduled = undefined
+      this.#turn()
+    })
   }
 
   #serve(): void {
@@ -143,10 +155,7 @@ export class VcpuLoop {
       }
       later = running.serve() || later
       if (++count % EXITS_A_CHECK === 0 && performance.now() - started > this.#turnLimit) {
-        this.#scheduled = setImmediate(() => {
-          this.#scheduled = undefined
-          this.#turn()
-        })
+        this.#continueLater()
         return
       }
     }
