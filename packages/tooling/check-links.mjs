@@ -1,5 +1,6 @@
 // @ts-check
-// Links between the project's Markdown files, and to files of the repository, lead somewhere; so do their #anchors.
+// Links between the project's Markdown files, and to files of the repository, lead somewhere; so do their #anchors. Every
+// page below docs/ is linked from another one, and decisions have numbers of their own.
 import { existsSync, readFileSync, statSync } from "node:fs"
 import { dirname, resolve } from "node:path"
 import { markdownFiles, runAlone, shown } from "./check-lib.mjs"
@@ -9,15 +10,35 @@ export function check(root) {
   const files = markdownFiles(root)
   /** @type {string[]} */
   const findings = []
+  /** @type {Set<string>} */
+  const linked = new Set()
   let count = 0
   for (const file of files) {
     for (const { target, line } of linksIn(readFileSync(file, "utf8"))) {
       count += 1
       const reason = broken(file, target)
       if (reason !== undefined) findings.push(`${shown(root, file)}:${line}: ${reason}`)
+      const page = resolve(dirname(file), target.replace(/#.*/, ""))
+      if (page !== file) linked.add(page)
     }
   }
+  const pages = files.map((file) => shown(root, file)).filter((file) => file.startsWith("docs/"))
+  findings.push(
+    ...pages.filter((file) => !linked.has(resolve(root, file))).map((file) => `${file}: no page links to it`),
+    ...duplicateNumbers(pages),
+  )
   return { findings, summary: `${count} links in ${files.length} Markdown files resolve` }
+}
+
+/**
+ * @param {string[]} pages
+ * @returns {string[]}
+ */
+function duplicateNumbers(pages) {
+  const numbers = pages.map((page) => /^docs\/decisions\/(\d+)-/.exec(page)?.[1])
+  return pages
+    .filter((_, i) => numbers[i] !== undefined && numbers.indexOf(numbers[i]) !== i)
+    .map((page) => `${page}: another decision has that number`)
 }
 
 /**

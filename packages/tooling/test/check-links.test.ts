@@ -23,8 +23,21 @@ describe("the links check", () => {
     ["a reference that leads nowhere", "[x]: missing.md", "README.md:1: missing.md does not exist"],
     ["a path from the file system's root", "[x](/etc/passwd)", "README.md:1: /etc/passwd is not relative"],
   ])("finds %s", (_, text, finding) => {
-    const root = tree({ "README.md": text, "docs/a.md": "# A\n```\n# missing\n```\n" })
+    const root = tree({ "README.md": `${text}\n[a](docs/a.md)`, "docs/a.md": "# A\n```\n# missing\n```\n" })
     expect(check(root).findings).toEqual([finding])
+  })
+
+  it("finds pages that nothing links to, and decisions with one number", () => {
+    const root = tree({
+      "README.md": "[a](docs/decisions/0001-a.md) [b](docs/decisions/0001-b.md)",
+      "docs/decisions/0001-a.md": "# a",
+      "docs/decisions/0001-b.md": "# b",
+      "docs/alone.md": "[x](#x)\n# x",
+    })
+    expect(check(root).findings).toEqual([
+      "docs/alone.md: no page links to it",
+      "docs/decisions/0001-b.md: another decision has that number",
+    ])
   })
 
   it("looks into the packages", () => {
