@@ -1,4 +1,5 @@
 export * from "./types/block.d.ts"
 export * from "./types/events.d.ts"
+export * from "./types/host.d.ts"
 export * from "./types/kvm.d.ts"
 export * from "./types/memory.d.ts"
