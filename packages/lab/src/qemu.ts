@@ -69,7 +69,14 @@ export function qemuArguments(options: MachineOptions): string[] {
     `virtio-blk-pci,drive=disk${index},serial=disk${index}`,
   ])
   return [
-    ...["-machine", "q35,sata=off,smbus=off,vmport=off,smm=off", "-accel", "tcg,thread=multi", "-cpu", "max"],
+    ...[
+      "-machine",
+      "q35,sata=off,smbus=off,vmport=off,smm=off",
+      "-accel",
+      "tcg,thread=multi",
+      "-cpu",
+      "max,xsave=off",
+    ],
     ...["-m", `${Math.ceil(options.memory / 2 ** 20)}M`, "-smp", String(options.cpus)],
     ...["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"],
     ...["-kernel", options.vmlinuz, "-initrd", `/proc/self/fd/${INITRD_FD}`, "-append", options.cmdline],
