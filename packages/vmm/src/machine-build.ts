@@ -1,0 +1,108 @@
+import { buildAcpiTables } from "@virtkit/acpi"
+import { type LoadedKernel, loadKernel } from "@virtkit/boot"
+import { Bus } from "@virtkit/bus"
+import type { GuestMemory, VirtioDevice } from "@virtkit/interface"
+import { Kvm, type Vm as KvmVm, type Vcpu } from "@virtkit/kvm"
+import { type MmapBacking, mmapMemory } from "@virtkit/memory/mmap"
+import type { VirtioMmio } from "@virtkit/virtio"
+import { Doorbells } from "./doorbells.js"
+import { Interrupts } from "./interrupts.js"
+import { DELAY_PORTS, IDENTITY_MAP_ADDRESS, TSS_ADDRESS } from "./machine.js"
+import type { VmConfig } from "./options.js"
+import { describePlatform, Platform } from "./platform.js"
+import type { Teardown } from "./teardown.js"
+import { createVcpus, setBootState } from "./vcpu-setup.js"
+import { VirtioBus } from "./virtio-bus.js"
+
+/** What the machine reports to the VM that it is built for. */
+export interface MachineEvents {
+  onPowerOff(): void
+  onReset(): void
+  onPanic(): void
+  /** A device model broke its contract. */
+  onError(error: Error): void
+  /** A device set DEVICE_NEEDS_RESET. */
+  onNeedsReset(device: string, reason: string): void
+}
+
+/** An assembled machine, its kernel loaded, no vCPU started. */
+export interface Machine {
+  readonly memory: GuestMemory
+  readonly ports: Bus
+  readonly mmio: Bus
+  readonly platform: Platform
+  readonly transports: readonly VirtioMmio[]
+  readonly vcpus: readonly Vcpu[]
+  readonly kernel: LoadedKernel
+}
+
+/**
+ * Puts the machine together: memory, interrupt controllers, devices, tables, kernel, vCPUs, in the order that KVM and the
+ * dependencies between them ask for. `teardown` gets the way back, also when this throws half-way.
+ */
+export async function buildMachine(
+  config: VmConfig,
+  cmdline: string,
+  devices: readonly VirtioDevice[],
+  events: MachineEvents,
+  teardown: Teardown,
+): Promise<Machine> {
+  const kvm = Kvm.open(config.kvm)
+  teardown.add(() => kvm.close())
+  const memory = mmapMemory(config.memoryBytes, { backing: config.memoryBacking satisfies MmapBacking })
+  teardown.add(() => memory.close())
+  const vm = createKvmVm(kvm, memory, teardown)
+
+  const interrupts = new Interrupts(vm)
+  teardown.add(() => interrupts.close())
+  const doorbells = new Doorbells(vm, events.onError)
+  teardown.add(() => doorbells.close())
+  const ports = new Bus({ name: "port", limit: 0x1_0000 })
+  const mmio = new Bus({ name: "mmio" })
+  const platform = new Platform({ ports, interrupt: (gsi) => interrupts.line(gsi), ...events })
+  const virtio = new VirtioBus({
+    vm,
+    mmio,
+    memory,
+    interrupts,
+    doorbells,
+    firstPageSlot: config.registerPages ? memory.regions.length : undefined,
+    onError: events.onError,
+    onNeedsReset: events.onNeedsReset,
+  })
+  for (const device of devices) virtio.attach(device)
+
+  const cpus = Array.from({ length: config.cpus }, (_, apicId) => ({ apicId }))
+  const { rsdpAddress, blobs } = buildAcpiTables({
+    ...describePlatform(cpus),
+    virtioMmio: virtio.descriptions,
+  })
+  for (const { address, bytes } of blobs) memory.write(address, bytes)
+  const kernel = await loadKernel({
+    memory,
+    kernel: config.kernel,
+    initrd: config.initrd,
+    cmdline,
+    rsdpAddress,
+    unpack: config.kernelCache === undefined ? true : { cacheDir: config.kernelCache },
+  })
+  const vcpus = createVcpus(kvm, vm, config.cpus)
+  teardown.add(() => {
+    for (const vcpu of vcpus) vcpu.close()
+  })
+  setBootState(vcpus[0]!, kernel.setup)
+  return { memory, ports, mmio, platform, transports: virtio.transports, vcpus, kernel }
+}
+
+function createKvmVm(kvm: Kvm, memory: GuestMemory, teardown: Teardown): KvmVm {
+  const vm = kvm.createVm()
+  teardown.add(() => vm.close())
+  vm.setTssAddress(TSS_ADDRESS)
+  vm.setIdentityMapAddress(IDENTITY_MAP_ADDRESS)
+  vm.createIrqchip()
+  memory.regions.forEach(({ guestAddress, size, hostAddress }, slot) => {
+    vm.setMemorySlot({ slot, guestAddress, size, hostAddress })
+  })
+  for (const port of DELAY_PORTS) vm.setPort(port, 1, { ignoreWrites: true })
+  return vm
+}

@@ -1,0 +1,72 @@
+import type { CpuDescription, MachineDescription } from "@virtkit/acpi"
+import type { Bus } from "@virtkit/bus"
+import type { Interrupt } from "@virtkit/interface"
+import {
+  ACPI_PM_REGISTERS,
+  ACPI_RESET_VALUE,
+  ACPI_S5_SLEEP_TYPE,
+  AcpiPm,
+  CmosRtc,
+  I8042,
+  PvPanic,
+  Serial16550,
+} from "@virtkit/legacy"
+import {
+  ACPI_GSI,
+  ACPI_PM_PORT,
+  I8042_PORT,
+  PVPANIC_PORT,
+  RTC_GSI,
+  RTC_PORT,
+  SERIAL_GSI,
+  SERIAL_PORT,
+} from "./machine.js"
+
+export interface PlatformOptions {
+  readonly ports: Bus
+  /** The interrupt of a GSI. */
+  readonly interrupt: (gsi: number) => Interrupt
+  readonly onPowerOff: () => void
+  readonly onReset: () => void
+  readonly onPanic: () => void
+}
+
+/** The devices that every machine has, on the port bus. */
+export class Platform {
+  readonly serial: Serial16550
+  readonly power: AcpiPm
+  readonly #rtc: CmosRtc
+
+  constructor({ ports, interrupt, onPowerOff, onReset, onPanic }: PlatformOptions) {
+    this.serial = new Serial16550({ interrupt: interrupt(SERIAL_GSI) })
+    this.power = new AcpiPm({ interrupt: interrupt(ACPI_GSI), onPowerOff, onReset })
+    this.#rtc = new CmosRtc({ interrupt: interrupt(RTC_GSI) })
+    ports.claim(SERIAL_PORT, 8, this.serial)
+    ports.claim(I8042_PORT, 5, new I8042({ onReset }))
+    ports.claim(RTC_PORT, 2, this.#rtc)
+    ports.claim(PVPANIC_PORT, 1, new PvPanic({ onPanic }))
+    ports.claim(ACPI_PM_PORT, ACPI_PM_REGISTERS.length, this.power)
+  }
+
+  close(): void {
+    this.serial.close()
+    this.#rtc.close()
+  }
+}
+
+/** The same devices as ACPI tells them to the guest. */
+export function describePlatform(cpus: readonly CpuDescription[]): MachineDescription {
+  return {
+    cpus,
+    powerManagement: {
+      sleepControlPort: ACPI_PM_PORT + ACPI_PM_REGISTERS.sleepControl,
+      sleepStatusPort: ACPI_PM_PORT + ACPI_PM_REGISTERS.sleepStatus,
+      reset: { port: ACPI_PM_PORT + ACPI_PM_REGISTERS.reset, value: ACPI_RESET_VALUE },
+      s5SleepType: ACPI_S5_SLEEP_TYPE,
+      powerButton: { statusPort: ACPI_PM_PORT + ACPI_PM_REGISTERS.eventStatus, gsi: ACPI_GSI },
+    },
+    serialPorts: [{ port: SERIAL_PORT, gsi: SERIAL_GSI }],
+    rtc: { port: RTC_PORT, gsi: RTC_GSI },
+    pvpanic: { port: PVPANIC_PORT },
+  }
+}

@@ -1,0 +1,273 @@
+import { EventEmitter } from "node:events"
+import type { Duplex } from "node:stream"
+import type { GuestMemory, VirtioDevice } from "@virtkit/interface"
+import { type ExitHandler, type Vcpu, type VcpuExit, VcpuLoop } from "@virtkit/kvm"
+import { ConsoleTail } from "./console-tail.js"
+import { cpuFailure } from "./cpu-failure.js"
+import { closeDevices, settleDevices } from "./devices.js"
+import type { VmExit } from "./exit.js"
+import { Lifecycle, type VmState } from "./lifecycle.js"
+import { buildMachine, type Machine } from "./machine-build.js"
+import { checkOptions, composeCmdline, type VmConfig, type VmOptions } from "./options.js"
+import { collectStatistics, Phases, type VmStatistics } from "./statistics.js"
+import { discardUnread, tapOutput } from "./tap.js"
+import { Teardown } from "./teardown.js"
+
+/** Lines of console output that a crash is told with. */
+const TAIL_LINES = 24
+
+export interface VmEvents {
+  /** After each change of `vm.state`. */
+  state: [state: VmState]
+  /** As `vm.exited` resolves. */
+  exited: [exit: VmExit]
+  /** A device gave up until the guest resets it: the driver broke the rules, or its backend failed. */
+  deviceNeedsReset: [device: string, reason: string]
+}
+
+// Belongs to the thread's event loop rather than to a VM: one that serves all of them spins for all of them at once.
+const defaultLoop: VcpuLoop = new VcpuLoop()
+
+/**
+ * A virtual machine: created, started, perhaps paused and resumed, and at its end exited and closed
+ * (docs/lifecycle.md). Any number of them may live in a process.
+ */
+export class Vm extends EventEmitter<VmEvents> implements AsyncDisposable {
+  readonly name: string
+  /**
+   * The guest's console: the first virtio console among the devices, else the serial port. What the guest writes while
+   * nobody reads is discarded.
+   */
+  readonly console: Duplex
+  /** The 16550 serial port, ttyS0. */
+  readonly serial: Duplex
+  /** Why the VM ended: resolves when no vCPU runs any more and all devices have finished their work. Never rejects. */
+  readonly exited: Promise<VmExit>
+  readonly #machine: Machine
+  readonly #devices: readonly VirtioDevice[]
+  readonly #teardown: Teardown
+  readonly #lifecycle = new Lifecycle((state) => this.emit("state", state))
+  readonly #tail = new ConsoleTail()
+  readonly #phases: Phases
+  #resolveExited!: (exit: VmExit) => void
+  #closing: Promise<void> | undefined
+
+  private constructor(config: VmConfig, parts: Parts) {
+    super()
+    this.name = config.name
+    this.#machine = parts.machine
+    this.#devices = parts.devices
+    this.#teardown = parts.teardown
+    this.#phases = parts.phases
+    this.serial = parts.machine.platform.serial.stream
+    this.console = parts.consoleStream ?? this.serial
+    this.exited = new Promise((resolve) => {
+      this.#resolveExited = resolve
+    })
+    for (const stream of new Set([this.serial, this.console]))
+      tapOutput(stream, (chunk) => this.#tail.add(chunk))
+  }
+
+  /**
+   * Assembles a machine and loads its kernel. Throws ConfigError when an option cannot be met and SystemError when KVM or
+   * the system refuses; nothing is left open then, the given devices included.
+   */
+  static async create(options: VmOptions): Promise<Vm> {
+    const phases = new Phases()
+    const devices = await settleDevices(options.devices ?? [])
+    const teardown = new Teardown()
+    teardown.add(() => closeDevices(devices))
+    try {
+      options.signal?.throwIfAborted()
+      const config = checkOptions(options)
+      const consoleStream = findConsole(devices)
+      const cmdline = composeCmdline(config.cmdline, consoleStream ? "console=hvc0" : "console=ttyS0")
+      // The devices can report something only once a vCPU runs, and by then there is a VM.
+      let vm: Vm | undefined
+      const tell = (event: (to: Vm) => void) => {
+        if (vm !== undefined) event(vm)
+      }
+      const machine = await buildMachine(
+        config,
+        cmdline,
+        devices,
+        {
+          onPowerOff: () => tell((to) => to.#finish({ reason: "poweroff" })),
+          onReset: () => tell((to) => to.#guestReset()),
+          onPanic: () => tell((to) => to.#finish(to.#panic())),
+          onError: (error) => tell((to) => to.#finish({ reason: "host-error", error })),
+          onNeedsReset: (device, reason) => tell((to) => to.emit("deviceNeedsReset", device, reason)),
+        },
+        teardown,
+      )
+      phases.mark("create")
+      vm = new Vm(config, { machine, devices, teardown, phases, consoleStream })
+      if (options.signal) vm.#obey(options.signal)
+      return vm
+    } catch (error) {
+      await teardown.run()
+      throw error
+    }
+  }
+
+  get state(): VmState {
+    return this.#lifecycle.state
+  }
+
+  get memory(): GuestMemory {
+    return this.#machine.memory
+  }
+
+  /** Lets the vCPUs run. Throws StateError unless the VM is new. */
+  async start(): Promise<void> {
+    this.#lifecycle.require("start", "created")
+    discardUnread(this.serial)
+    discardUnread(this.console)
+    this.#phases.mark("start")
+    this.#lifecycle.to("running")
+    for (const vcpu of this.#machine.vcpus) vcpu.start(defaultLoop, this.#handler)
+  }
+
+  /**
+   * Stops all vCPUs between two instructions. Devices finish what they were asked for. Resolves when they stand; if the
+   * guest ended meanwhile the VM is `exited` then.
+   */
+  async pause(): Promise<void> {
+    this.#lifecycle.require("pause", "running")
+    await Promise.all(this.#machine.vcpus.map((vcpu) => vcpu.pause()))
+    if (this.#lifecycle.state === "running") this.#lifecycle.to("paused")
+  }
+
+  /** Goes on after `pause`. */
+  async resume(): Promise<void> {
+    this.#lifecycle.require("resume", "paused")
+    this.#lifecycle.to("running")
+    for (const vcpu of this.#machine.vcpus) vcpu.resume()
+  }
+
+  /** Presses the power button: a guest that listens to it shuts down. */
+  pressPowerButton(): void {
+    this.#lifecycle.require("pressPowerButton", "running")
+    this.#machine.platform.power.pressPowerButton()
+  }
+
+  /** Ends the VM where it stands, as by pulling the plug. Requests that devices have begun are finished. Idempotent. */
+  async kill(): Promise<void> {
+    this.#finish({ reason: "killed" })
+    await this.exited
+  }
+
+  /** Ends the VM if need be and releases everything it holds. Idempotent. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close()
+    return this.#closing
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  /** Counters since creation; they stay readable until `close`. */
+  statistics(): VmStatistics {
+    return collectStatistics(this.#machine, this.#phases)
+  }
+
+  async #close(): Promise<void> {
+    await this.kill()
+    this.removeAllListeners("deviceNeedsReset")
+    try {
+      await this.#teardown.run()
+    } finally {
+      this.#lifecycle.to("closed")
+    }
+  }
+
+  #obey(signal: AbortSignal): void {
+    const onAbort = () => this.#finish({ reason: "killed" })
+    signal.addEventListener("abort", onAbort, { once: true })
+    this.#teardown.add(() => signal.removeEventListener("abort", onAbort))
+    if (signal.aborted) onAbort()
+  }
+
+  /** The end, once: whatever comes after the first reason is a consequence of it. */
+  #finish(exit: VmExit): void {
+    const { state } = this.#lifecycle
+    if (state === "exited" || state === "closed") return
+    this.#lifecycle.to("exited")
+    this.#phases.mark("exit")
+    void this.#quiesce(exit).then((result) => {
+      this.emit("exited", result)
+      this.#resolveExited(result)
+    })
+  }
+
+  /** Stops the vCPUs, then the devices; a device that cannot be closed is what the VM ended with. */
+  async #quiesce(exit: VmExit): Promise<VmExit> {
+    try {
+      await Promise.all(this.#machine.vcpus.map((vcpu) => vcpu.stop()))
+      await closeDevices(this.#devices)
+      return exit
+    } catch (error) {
+      return { reason: "host-error", error: error as Error }
+    } finally {
+      this.#machine.platform.close()
+    }
+  }
+
+  #guestReset(): void {
+    // A kernel that panicked resets the machine, if it was told to (panic=-1).
+    this.#finish(this.#tail.panicked ? this.#panic() : { reason: "reset" })
+  }
+
+  #panic(): VmExit {
+    return { reason: "panic", console: this.#tail.lines(TAIL_LINES) }
+  }
+
+  readonly #handler: ExitHandler = {
+    portRead: (port, size) => this.#machine.ports.read(port, size),
+    portWrite: (port, size, value) => this.#machine.ports.write(port, size, value),
+    mmioRead: (address, size) => this.#machine.mmio.read(address, size),
+    mmioWrite: (address, size, value) => this.#machine.mmio.write(address, size, value),
+    exit: (vcpu, exit) => this.#onExit(vcpu, exit),
+    error: (_vcpu, error) => this.#finish({ reason: "host-error", error: error as Error }),
+  }
+
+  #onExit(vcpu: Vcpu, exit: VcpuExit): "resume" | undefined {
+    switch (exit.reason) {
+      case "shutdown":
+        if (this.#tail.panicked) this.#guestReset()
+        else this.#finish({ reason: "triple-fault", vcpu: vcpu.id, console: this.#tail.lines(TAIL_LINES) })
+        return undefined
+      case "system-event":
+        if (exit.event === "shutdown") this.#finish({ reason: "poweroff" })
+        else if (exit.event === "crash") this.#finish(this.#panic())
+        else this.#guestReset()
+        return undefined
+      case "internal-error":
+      case "fail-entry":
+      case "run-failed":
+      case "memory-fault":
+      case "unknown":
+        this.#finish(cpuFailure(vcpu, exit, this.#machine.memory))
+        return undefined
+      default:
+        // Only happens when something asked KVM for it (debugging, MSR filters, dirty rings); nothing here does.
+        return "resume"
+    }
+  }
+}
+
+interface Parts {
+  readonly machine: Machine
+  readonly devices: readonly VirtioDevice[]
+  readonly teardown: Teardown
+  readonly phases: Phases
+  readonly consoleStream: Duplex | undefined
+}
+
+/** The stream of the first virtio console. */
+function findConsole(devices: readonly VirtioDevice[]): Duplex | undefined {
+  const VIRTIO_ID_CONSOLE = 3
+  const found = devices.find((device) => device.deviceType === VIRTIO_ID_CONSOLE && "stream" in device)
+  return (found as { stream?: Duplex } | undefined)?.stream
+}

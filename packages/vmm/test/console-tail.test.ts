@@ -1,0 +1,30 @@
+import fc from "fast-check"
+import { describe, expect, it } from "vitest"
+import { ConsoleTail } from "../src/console-tail.js"
+
+describe("ConsoleTail", () => {
+  it("keeps exactly the last bytes, however they came", () => {
+    fc.assert(
+      fc.property(fc.array(fc.string({ maxLength: 40 })), (chunks) => {
+        const tail = new ConsoleTail(64)
+        for (const chunk of chunks) tail.add(Buffer.from(chunk, "latin1"))
+        const all = Buffer.concat(chunks.map((chunk) => Buffer.from(chunk, "latin1")))
+        expect(tail.text()).toBe(all.subarray(-64).toString("utf8"))
+      }),
+    )
+  })
+
+  it("gives the last lines without blank ones and control characters", () => {
+    const tail = new ConsoleTail()
+    tail.add(Buffer.from("one\r\n\r\n\u001b[31mtwo\u0007\nthree"))
+    expect(tail.lines(2)).toEqual([" [31mtwo", "three"])
+  })
+
+  it("sees a panic whose line came in two pieces", () => {
+    const tail = new ConsoleTail()
+    tail.add(Buffer.from("[ 1.0] Kernel panic - not"))
+    expect(tail.panicked).toBe(false)
+    tail.add(Buffer.from(" syncing: sysrq"))
+    expect(tail.panicked).toBe(true)
+  })
+})
