@@ -1,0 +1,75 @@
+import {
+  doctorUsage,
+  EXIT_CLEAN,
+  EXIT_CRASH,
+  EXIT_USAGE,
+  kernelUsage,
+  labUsage,
+  runUsage,
+  usage,
+} from "./usage.js"
+
+/** Runs one command line and gives the exit status. Each command's module is loaded only when it is asked for. */
+export async function main(argv: readonly string[]): Promise<number> {
+  const [command, ...rest] = argv
+  try {
+    switch (command) {
+      case "run":
+        return await (await import("./run.js")).runCommand(rest)
+      case "doctor":
+        return await (await import("./doctor.js")).doctorCommand(rest)
+      case "lab":
+        return await (await import("./lab.js")).labCommand(rest)
+      case "kernel":
+        return await (await import("./kernel.js")).kernelCommand(rest)
+      case "version":
+      case "--version":
+        process.stdout.write(`virtkit ${await version()}\n`)
+        return EXIT_CLEAN
+      case "help":
+      case "--help":
+      case "-h":
+        process.stdout.write(help(rest[0]))
+        return EXIT_CLEAN
+      case undefined:
+        process.stderr.write(usage)
+        return EXIT_USAGE
+      default:
+        process.stderr.write(`virtkit: unknown command "${command}"; virtkit help lists the commands\n`)
+        return EXIT_USAGE
+    }
+  } catch (error) {
+    return reportError(error)
+  }
+}
+
+/** What the user can mend is one line; anything else is a defect of ours and shows where. */
+function reportError(error: unknown): number {
+  if (!(error instanceof Error)) {
+    process.stderr.write(`virtkit: ${String(error)}\n`)
+    return EXIT_CRASH
+  }
+  const code = (error as { code?: unknown }).code
+  const expected = error.name === "UsageError" || error.name === "VirtkitError" || typeof code === "string"
+  if (expected) {
+    process.stderr.write(`virtkit: ${error.message}\n`)
+    return EXIT_USAGE
+  }
+  process.stderr.write(`virtkit: ${error.stack}\n`)
+  return EXIT_CRASH
+}
+
+function help(command: string | undefined): string {
+  const pages: Record<string, string> = {
+    run: runUsage,
+    doctor: doctorUsage,
+    lab: labUsage,
+    kernel: kernelUsage,
+  }
+  return pages[command ?? ""] ?? usage
+}
+
+async function version(): Promise<string> {
+  const { createRequire } = await import("node:module")
+  return (createRequire(import.meta.url)("../package.json") as { version: string }).version
+}

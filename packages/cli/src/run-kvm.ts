@@ -1,0 +1,117 @@
+import { writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { finished } from "node:stream/promises"
+import type { VirtioDevice } from "@virtkit/interface"
+import { cacheDir } from "@virtkit/lab/paths"
+import { block } from "@virtkit/virtio-blk"
+import { consolePort } from "@virtkit/virtio-console"
+import { rng } from "@virtkit/virtio-rng"
+import { describeExit, isCleanExit, Vm, type VmExit } from "@virtkit/vmm"
+import type { DiskOption, RunOptions } from "./run-options.js"
+import { openKeyboard } from "./terminal.js"
+import { EXIT_CLEAN, EXIT_CRASH, EXIT_TIMEOUT } from "./usage.js"
+
+/** Runs the guest in this process on /dev/kvm. */
+export async function runOnKvm(options: RunOptions): Promise<number> {
+  const began = performance.now()
+  const stop = new AbortController()
+  await using vm = await Vm.create({
+    kernel: options.kernel,
+    ...(options.initrd === undefined ? {} : { initrd: options.initrd }),
+    cmdline: options.cmdline,
+    memory: options.memory,
+    cpus: options.cpus,
+    devices: devicesOf(options),
+    kernelCache: join(cacheDir(), "vmlinux"),
+    signal: stop.signal,
+  })
+  let timedOut = false
+  const timer =
+    options.timeout === undefined
+      ? undefined
+      : setTimeout(() => {
+          timedOut = true
+          stop.abort()
+        }, options.timeout * 1000)
+  const interrupt = () => stop.abort()
+  process.on("SIGTERM", interrupt).on("SIGINT", interrupt).on("SIGHUP", interrupt)
+
+  const drained = connectConsole(vm, options, interrupt)
+  await vm.start()
+  const exit = await vm.exited
+  clearTimeout(timer)
+  await drained()
+  process.off("SIGTERM", interrupt).off("SIGINT", interrupt).off("SIGHUP", interrupt)
+
+  if (options.report !== undefined) writeReport(options.report, vm, exit, timedOut, began)
+  return conclude(exit, timedOut, options)
+}
+
+function devicesOf(options: RunOptions): (VirtioDevice | Promise<VirtioDevice>)[] {
+  const disks = options.disks.map((disk: DiskOption) => block(disk))
+  const port = options.console === "virtio" ? [consolePort(windowSize())] : []
+  return [...disks, ...port, rng()]
+}
+
+function windowSize(): { cols?: number; rows?: number } {
+  const { columns, rows } = process.stdout
+  return columns && rows ? { cols: columns, rows } : {}
+}
+
+/**
+ * Guest output to stdout, stdin to the guest. The function that it gives waits until all that the guest wrote has left
+ * this process, and puts the terminal back.
+ */
+function connectConsole(vm: Vm, options: RunOptions, leave: () => void): () => Promise<void> {
+  const guest = vm.console
+  if (options.console === "none" || guest === undefined) {
+    guest?.resume()
+    return async () => {}
+  }
+  const { keys, restore } = openKeyboard(leave)
+  // The guest's end of input is no end of the guest: it may go on without it.
+  keys.pipe(guest, { end: false })
+  guest.pipe(process.stdout, { end: false })
+  // A reader of our output that went away must not keep the guest waiting for it.
+  process.stdout.on("error", () => {
+    guest.unpipe(process.stdout)
+    guest.resume()
+  })
+  return async () => {
+    keys.unpipe(guest)
+    restore()
+    await finished(guest, { writable: false }).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== "ERR_STREAM_PREMATURE_CLOSE") throw error
+    })
+    if (process.stdout.writableLength > 0) await new Promise((resolve) => process.stdout.write("", resolve))
+  }
+}
+
+function conclude(exit: VmExit, timedOut: boolean, options: RunOptions): number {
+  if (timedOut) {
+    process.stderr.write(`virtkit: the guest was ended after ${options.timeout} s\n`)
+    return EXIT_TIMEOUT
+  }
+  if (isCleanExit(exit)) return EXIT_CLEAN
+  process.stderr.write(`virtkit: ${describeExit(exit)}\n`)
+  if ((exit.reason === "panic" || exit.reason === "triple-fault") && exit.console.length > 0) {
+    process.stderr.write(`${exit.console.map((line) => `  | ${line}`).join("\n")}\n`)
+  }
+  if (exit.reason === "internal-error" || exit.reason === "fail-entry") {
+    const registers = Object.entries(exit.registers).map(([name, value]) => `${name}=${value}`)
+    process.stderr.write(`  ${registers.join(" ")}\n  code: ${exit.code}\n`)
+  }
+  return EXIT_CRASH
+}
+
+function writeReport(path: string, vm: Vm, exit: VmExit, timedOut: boolean, began: number): void {
+  const statistics = vm.statistics()
+  const report = {
+    reason: timedOut ? "timeout" : exit.reason,
+    wallMs: Math.round(performance.now() - began),
+    phasesMs: statistics.phasesMs,
+    vcpuExits: statistics.vcpuExits,
+    devices: statistics.devices,
+  }
+  writeFileSync(path, `${JSON.stringify(report, null, 2)}\n`)
+}

@@ -1,0 +1,94 @@
+import { Lab, packageShares } from "@virtkit/lab"
+import { checkMemory, parseSize } from "@virtkit/vmm"
+import { packageDirectory } from "./package-directory.js"
+import { formatDisk, type RunOptions } from "./run-options.js"
+import { openKeyboard } from "./terminal.js"
+import { EXIT_CRASH } from "./usage.js"
+
+/** What the lab itself needs beside its guest's RAM: kernel, Node.js, copies of kernel and initrd. */
+const LAB_OVERHEAD = 1.5 * 2 ** 30
+
+/** Runs the same command line in the lab: files are copied in, disks attached, streams and exit status passed through. */
+export async function runInLab(options: RunOptions): Promise<number> {
+  const memory = checkMemory(options.memory)
+  const stop = new AbortController()
+  const interrupt = () => stop.abort()
+  process.on("SIGTERM", interrupt).on("SIGINT", interrupt).on("SIGHUP", interrupt)
+  try {
+    await using lab = await Lab.start({
+      memory: roundUp(memory + LAB_OVERHEAD, parseSize("64M", "memory")),
+      cpus: Math.max(2, Math.min(options.cpus, 4)),
+      disks: options.disks.map(({ path, readonly }) => ({ path, readonly })),
+      shares: await packageShares(packageDirectory()),
+      signal: stop.signal,
+      log: (line) => process.stderr.write(`virtkit: ${line}\n`),
+    })
+    await lab.copyIn(options.kernel, GUEST.kernel)
+    if (options.initrd !== undefined) await lab.copyIn(options.initrd, GUEST.initrd)
+    return await runInside(lab, options, interrupt, stop.signal)
+  } catch (error) {
+    if (stop.signal.aborted) return EXIT_CRASH
+    throw error
+  } finally {
+    process.off("SIGTERM", interrupt).off("SIGINT", interrupt).off("SIGHUP", interrupt)
+  }
+}
+
+/** Where things are in the lab. */
+const GUEST = { kernel: "/tmp/kernel", initrd: "/tmp/initrd", report: "/tmp/report.json" }
+
+async function runInside(
+  lab: Lab,
+  options: RunOptions,
+  leave: () => void,
+  signal: AbortSignal,
+): Promise<number> {
+  const { keys, restore } = openKeyboard(leave)
+  try {
+    const child = lab.spawn(
+      ["node", "/virtkit/node_modules/virtkit/dist/bin.js", ...labArguments(lab, options)],
+      {
+        env: terminalSize(),
+      },
+    )
+    keys.pipe(child.stdin)
+    // The command may end before its input does.
+    child.stdin.on("error", () => keys.unpipe(child.stdin))
+    child.stdout.pipe(process.stdout, { end: false })
+    child.stderr.pipe(process.stderr, { end: false })
+    const onAbort = () => child.kill("SIGTERM")
+    signal.addEventListener("abort", onAbort, { once: true })
+    const { status } = await child.exited
+    if (options.report !== undefined && !signal.aborted) await lab.copyOut(GUEST.report, options.report)
+    return status ?? EXIT_CRASH
+  } finally {
+    keys.unpipe()
+    restore()
+  }
+}
+
+function labArguments(lab: Lab, options: RunOptions): string[] {
+  return [
+    "run",
+    "--accel=kvm",
+    `--kernel=${GUEST.kernel}`,
+    ...(options.initrd === undefined ? [] : [`--initrd=${GUEST.initrd}`]),
+    `--cmdline=${options.cmdline}`,
+    `--memory=${options.memory}`,
+    `--cpus=${options.cpus}`,
+    `--console=${options.console}`,
+    ...options.disks.map((disk, index) => `--disk=${formatDisk(disk, lab.disks[index] ?? "")}`),
+    ...(options.timeout === undefined ? [] : [`--timeout=${options.timeout}`]),
+    ...(options.report === undefined ? [] : [`--report=${GUEST.report}`]),
+  ]
+}
+
+/** The size of our terminal, which the command inside cannot ask for. */
+function terminalSize(): Record<string, string> {
+  const { columns, rows } = process.stdout
+  return columns && rows ? { COLUMNS: String(columns), LINES: String(rows) } : {}
+}
+
+function roundUp(value: number, unit: number): number {
+  return Math.ceil(value / unit) * unit
+}

@@ -1,0 +1,127 @@
+import { parseArgs } from "node:util"
+import { choiceKey, countKey, flagKey, parseListOption, textKey } from "./list-option.js"
+import { UsageError } from "./usage.js"
+
+export interface DiskOption {
+  readonly path: string
+  readonly readonly: boolean
+  readonly serial?: string
+  readonly cache?: "writeback" | "writethrough" | "unsafe"
+  readonly queues?: number
+}
+
+export type Accel = "auto" | "kvm" | "lab"
+export type ConsoleKind = "virtio" | "serial" | "none"
+
+export interface RunOptions {
+  readonly kernel: string
+  readonly initrd: string | undefined
+  readonly cmdline: string
+  readonly memory: string
+  readonly cpus: number
+  readonly disks: readonly DiskOption[]
+  readonly console: ConsoleKind
+  readonly accel: Accel
+  /** Seconds. */
+  readonly timeout: number | undefined
+  readonly report: string | undefined
+}
+
+/** The arguments of `virtkit run`; undefined when help was asked for. Throws {@link UsageError}. */
+export function parseRunArguments(argv: readonly string[]): RunOptions | undefined {
+  const { values } = parseCommand(argv, {
+    kernel: { type: "string" },
+    initrd: { type: "string" },
+    cmdline: { type: "string" },
+    memory: { type: "string" },
+    cpus: { type: "string" },
+    disk: { type: "string", multiple: true },
+    net: { type: "string", multiple: true },
+    console: { type: "string" },
+    transport: { type: "string" },
+    accel: { type: "string" },
+    timeout: { type: "string" },
+    report: { type: "string" },
+    help: { type: "boolean" },
+  })
+  if (values.help) return undefined
+  if (values.kernel === undefined)
+    throw new UsageError("--kernel is missing: name a kernel, or get one with virtkit kernel")
+  choice("--transport", values.transport ?? "mmio", ["mmio"])
+  for (const net of values.net ?? []) choice("--net", net, ["none"])
+  return {
+    kernel: values.kernel,
+    initrd: values.initrd,
+    cmdline: values.cmdline ?? "",
+    memory: values.memory ?? "512M",
+    cpus: wholeNumber("--cpus", values.cpus ?? "1"),
+    disks: (values.disk ?? []).map(parseDisk),
+    console: choice("--console", values.console ?? "serial", ["virtio", "serial", "none"]),
+    accel: choice("--accel", values.accel ?? "auto", ["auto", "kvm", "lab"]),
+    timeout: values.timeout === undefined ? undefined : seconds("--timeout", values.timeout),
+    report: values.report,
+  }
+}
+
+const diskKeys = ["readonly", "format", "serial", "cache", "queues"] as const
+
+export function parseDisk(text: string): DiskOption {
+  const list = parseListOption(text, "--disk", diskKeys)
+  choiceKey(list, "--disk", "format", ["raw"])
+  const serial = textKey(list, "--disk", "serial")
+  const cache = choiceKey(list, "--disk", "cache", ["writeback", "writethrough", "unsafe"])
+  const queues = countKey(list, "--disk", "queues")
+  return {
+    path: list.name,
+    readonly: flagKey(list, "--disk", "readonly"),
+    ...(serial === undefined ? {} : { serial }),
+    ...(cache === undefined ? {} : { cache }),
+    ...(queues === undefined ? {} : { queues }),
+  }
+}
+
+/** The text that {@link parseDisk} turns into the same option, with another path. */
+export function formatDisk(disk: DiskOption, path: string): string {
+  const words = [path.replaceAll(",", ",,")]
+  if (disk.readonly) words.push("readonly")
+  if (disk.serial !== undefined) words.push(`serial=${disk.serial.replaceAll(",", ",,")}`)
+  if (disk.cache !== undefined) words.push(`cache=${disk.cache}`)
+  if (disk.queues !== undefined) words.push(`queues=${disk.queues}`)
+  return words.join(",")
+}
+
+type OptionsConfig = NonNullable<NonNullable<Parameters<typeof parseArgs>[0]>["options"]>
+
+/** node:util's parseArgs, its complaints as one line. */
+export function parseCommand<const T extends OptionsConfig>(
+  argv: readonly string[],
+  options: T,
+  allowPositionals = false,
+): ReturnType<typeof parseArgs<{ args: string[]; options: T; allowPositionals: boolean; strict: true }>> {
+  try {
+    return parseArgs({ args: [...argv], options, allowPositionals, strict: true })
+  } catch (error) {
+    const [first = ""] = (error as Error).message.split(/\. |\n/)
+    throw new UsageError(`${first.replace(/\.$/, "")}; virtkit help lists the options`)
+  }
+}
+
+export function choice<T extends string>(option: string, value: string, choices: readonly T[]): T {
+  const found = choices.find((candidate) => candidate === value)
+  if (found === undefined) throw new UsageError(`${option} "${value}": it must be ${choices.join(" or ")}`)
+  return found
+}
+
+export function wholeNumber(option: string, value: string): number {
+  if (!/^\d{1,9}$/.test(value)) throw new UsageError(`${option} "${value}": it must be a whole number`)
+  return Number(value)
+}
+
+function seconds(option: string, value: string): number {
+  const number = Number(value)
+  // Timers hold 2^31 - 1 ms.
+  if (!/^\d+(\.\d+)?$/.test(value) || number <= 0 || number > 2_000_000) {
+    throw new UsageError(`${option} "${value}": it must be a number of seconds above 0`)
+  }
+  return number
+}

@@ -1,0 +1,56 @@
+import { accessSync, constants, statSync } from "node:fs"
+import { ConfigError } from "@virtkit/interface"
+import { chooseAccel } from "./accel.js"
+import { parseRunArguments, type RunOptions } from "./run-options.js"
+import { EXIT_CLEAN, runUsage } from "./usage.js"
+
+/** `virtkit run`: exit status as in the usage. */
+export async function runCommand(argv: readonly string[]): Promise<number> {
+  const options = parseRunArguments(argv)
+  if (options === undefined) {
+    process.stdout.write(runUsage)
+    return EXIT_CLEAN
+  }
+  checkFiles(options)
+  const accel = await chooseAccel(options.accel)
+  if (accel.note !== undefined) process.stderr.write(`virtkit: ${accel.note}\n`)
+  if (accel.kind === "lab") return (await import("./run-lab.js")).runInLab(options)
+  return (await import("./run-kvm.js")).runOnKvm(options)
+}
+
+/** Before a lab is started for nothing: are the files there? What is in them is checked by who reads them. */
+function checkFiles(options: RunOptions): void {
+  checkFile("--kernel", options.kernel, constants.R_OK)
+  if (options.initrd !== undefined) checkFile("--initrd", options.initrd, constants.R_OK)
+  for (const disk of options.disks) {
+    checkFile("--disk", disk.path, disk.readonly ? constants.R_OK : constants.R_OK | constants.W_OK)
+  }
+}
+
+function checkFile(option: string, path: string, mode: number): void {
+  try {
+    accessSync(path, mode)
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code
+    if (code === "ENOENT") throw new ConfigError(`${option} ${path}: there is no such file`)
+    const write = (mode & constants.W_OK) !== 0
+    if (code === "EACCES" || code === "EROFS") {
+      const advice =
+        write && readable(path)
+          ? `it cannot be written; add ",readonly" or change its permissions`
+          : "it cannot be read"
+      throw new ConfigError(`${option} ${path}: ${advice}`)
+    }
+    throw new ConfigError(`${option} ${path}: ${(error as Error).message}`)
+  }
+  if (statSync(path).isDirectory()) throw new ConfigError(`${option} ${path}: it is a directory`)
+}
+
+function readable(path: string): boolean {
+  try {
+    accessSync(path, constants.R_OK)
+    return true
+  } catch {
+    return false
+  }
+}

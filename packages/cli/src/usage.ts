@@ -1,0 +1,58 @@
+/** The command line is wrong: one line says how, exit status 2. */
+export class UsageError extends Error {
+  override readonly name = "UsageError"
+}
+
+export const EXIT_CLEAN = 0
+export const EXIT_CRASH = 1
+export const EXIT_USAGE = 2
+export const EXIT_TIMEOUT = 124
+
+export const usage = `virtkit: virtual machines from npm packages
+
+  virtkit run --kernel FILE [options]   boot a kernel
+  virtkit doctor [--json]               what this host can do, and what to do about what it cannot
+  virtkit lab [options] -- COMMAND...   a command on a host with KVM, emulated in software
+  virtkit kernel [--output FILE]        a distribution kernel to boot
+  virtkit help [COMMAND]
+  virtkit version
+
+Exit status of run: 0 the guest powered off or rebooted, 1 it crashed, 2 wrong usage or configuration, 124 timeout.
+`
+
+export const runUsage = `virtkit run: boot a kernel in a virtual machine
+
+  --kernel FILE         bzImage, ELF vmlinux or PVH image (required)
+  --initrd FILE         initial RAM disk
+  --cmdline STRING      appended to the kernel command line
+  --memory SIZE         RAM, such as 512M or 2G (default 512M)
+  --cpus N              1 to 64 (default 1)
+  --disk FILE[,readonly][,serial=S][,cache=writeback|writethrough|unsafe][,queues=N][,format=raw]
+                        a disk image or block device; may be repeated; a comma in FILE is written ",,"
+  --console KIND        virtio, serial or none: what stdin and stdout are connected to (default serial)
+  --transport mmio      how virtio devices are attached (default mmio)
+  --accel KIND          auto, kvm or lab (default auto: kvm if it can run Linux, else the lab)
+  --timeout SECONDS     end the guest then, with status 124
+  --report FILE         write what happened as JSON
+
+On a terminal, Ctrl-A x leaves and Ctrl-A Ctrl-A sends Ctrl-A.
+`
+
+export const doctorUsage = `virtkit doctor: what this host can do
+
+  --json                as JSON
+`
+
+export const labUsage = `virtkit lab: run a command on a Linux host with KVM, emulated in software
+
+  --memory SIZE         of that host (default 2G)
+  --cpus N              of that host (default 2)
+  --copy SRC[:DEST]     copy a file or directory in first; may be repeated
+
+The command's exit status is virtkit's.
+`
+
+export const kernelUsage = `virtkit kernel: find a distribution kernel, or download one with the package manager
+
+  --output FILE         copy it there; without, print its path
+`

@@ -1,0 +1,86 @@
+import fc from "fast-check"
+import { describe, expect, it } from "vitest"
+import { parseListOption } from "../src/list-option.js"
+import { formatDisk, parseDisk, parseRunArguments } from "../src/run-options.js"
+import { UsageError } from "../src/usage.js"
+
+describe("virtkit run: arguments", () => {
+  it("has the defaults of the manual", () => {
+    expect(parseRunArguments(["--kernel", "vmlinuz"])).toEqual({
+      kernel: "vmlinuz",
+      initrd: undefined,
+      cmdline: "",
+      memory: "512M",
+      cpus: 1,
+      disks: [],
+      console: "serial",
+      accel: "auto",
+      timeout: undefined,
+      report: undefined,
+    })
+  })
+
+  it("takes every option", () => {
+    const options = parseRunArguments(
+      "--kernel k --initrd i --cmdline quiet --memory 1G --cpus 2 --disk a --disk b,readonly --console virtio --transport mmio --accel lab --timeout 1.5 --report r --net none".split(
+        " ",
+      ),
+    )
+    expect(options).toMatchObject({ cpus: 2, console: "virtio", accel: "lab", timeout: 1.5, report: "r" })
+    expect(options?.disks.map((disk) => disk.readonly)).toEqual([false, true])
+  })
+
+  it.each([
+    [[], "--kernel is missing"],
+    [["--kernel", "k", "--frobnicate"], "--frobnicate"],
+    [["--kernel", "k", "stray"], "stray"],
+    [["--kernel"], "--kernel"],
+    [["--kernel", "k", "--cpus", "two"], '--cpus "two"'],
+    [["--kernel", "k", "--accel", "tcg"], "auto or kvm or lab"],
+    [["--kernel", "k", "--transport", "isa"], "--transport"],
+    [["--kernel", "k", "--net", "tap=tap0"], "--net"],
+    [["--kernel", "k", "--timeout", "0"], "--timeout"],
+    [["--kernel", "k", "--timeout", "99999999"], "--timeout"],
+    [["--kernel", "k", "--disk", ""], "--disk"],
+    [["--kernel", "k", "--disk", "f,readonyl"], 'unknown "readonyl"'],
+    [["--kernel", "k", "--disk", "f,readonly=1"], "readonly takes no value"],
+    [["--kernel", "k", "--disk", "f,queues=0"], "queues"],
+    [["--kernel", "k", "--disk", "f,cache=fast"], "cache must be"],
+    [["--kernel", "k", "--disk", "f,serial="], "serial needs a value"],
+    [["--kernel", "k", "--disk", "f,serial=a,serial=b"], "twice"],
+    [["--kernel", "k", "--disk", "f,format=qcow2"], "format must be raw"],
+  ])("refuses %j in one line that names %j", (argv, text) => {
+    expect(() => parseRunArguments(argv)).toThrow(UsageError)
+    expect(() => parseRunArguments(argv)).toThrow(text)
+    try {
+      parseRunArguments(argv)
+    } catch (error) {
+      expect((error as Error).message).not.toContain("\n")
+    }
+  })
+})
+
+describe("--disk", () => {
+  it("reads a doubled comma as a comma of the name", () => {
+    expect(parseDisk("a,,b,readonly")).toEqual({ path: "a,b", readonly: true })
+    expect(parseListOption("x,key=a,,b", "--x", ["key"]).keys.get("key")).toBe("a,b")
+  })
+
+  it("reads back what formatDisk writes", () => {
+    const option = fc.record(
+      {
+        path: fc.string({ minLength: 1, unit: fc.constantFrom("a", ",", "=", "é") }),
+        readonly: fc.boolean(),
+        serial: fc.string({ minLength: 1, unit: fc.constantFrom("s", ",", "=") }),
+        cache: fc.constantFrom("writeback" as const, "writethrough" as const, "unsafe" as const),
+        queues: fc.integer({ min: 1, max: 64 }),
+      },
+      { requiredKeys: ["path", "readonly"] },
+    )
+    fc.assert(
+      fc.property(option, (disk) => {
+        expect(parseDisk(formatDisk(disk, disk.path))).toEqual(disk)
+      }),
+    )
+  })
+})

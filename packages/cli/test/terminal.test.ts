@@ -1,0 +1,34 @@
+import { describe, expect, it } from "vitest"
+import { EscapeKeys } from "../src/terminal.js"
+
+async function type(...chunks: number[][]): Promise<{ passed: number[]; left: number }> {
+  let left = 0
+  const keys = new EscapeKeys(() => {
+    left++
+  })
+  const passed: number[] = []
+  keys.on("data", (chunk: Buffer) => passed.push(...chunk))
+  for (const chunk of chunks) keys.write(Buffer.from(chunk))
+  keys.end()
+  await new Promise((resolve) => keys.on("end", resolve))
+  return { passed, left }
+}
+
+const A = 1
+const x = 0x78
+
+describe("EscapeKeys", () => {
+  it("passes ordinary keys", async () => {
+    expect(await type([3, x, 10])).toEqual({ passed: [3, x, 10], left: 0 })
+  })
+  it("leaves on Ctrl-A x, also in two pieces, and passes neither", async () => {
+    expect(await type([A, x])).toEqual({ passed: [], left: 1 })
+    expect(await type([A], [x, 97])).toEqual({ passed: [97], left: 1 })
+  })
+  it("passes one Ctrl-A for two", async () => {
+    expect(await type([A, A, x])).toEqual({ passed: [A, x], left: 0 })
+  })
+  it("passes Ctrl-A and any other key as they are", async () => {
+    expect(await type([A, 98])).toEqual({ passed: [A, 98], left: 0 })
+  })
+})
