@@ -1,4 +1,5 @@
 export { TestAllocator } from "./allocator.js"
+export type { TestRunner, TransportConformanceOptions, TransportUnderTest } from "./conformance/fixture.js"
 export { DeviceHarness, type DeviceHarnessOptions, type HarnessQueueOptions } from "./device-harness.js"
 export { EchoDevice, type EchoDeviceOptions } from "./echo-device.js"
 export * as guestCode from "./guest-code.js"
@@ -15,11 +16,6 @@ export {
   SplitRingDriver,
   type SplitRingOptions,
 } from "./split-ring.js"
-export {
-  type TestRunner,
-  type TransportConformanceOptions,
-  type TransportUnderTest,
-  transportConformance,
-} from "./transport-conformance.js"
+export { transportConformance } from "./transport-conformance.js"
 export type { RingAddresses, StartOptions, TransportDriver } from "./transport-driver.js"
 export { until } from "./wait.js"
