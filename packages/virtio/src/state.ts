@@ -59,7 +59,10 @@ function problem(state: unknown, expected: ExpectedTransport): string | undefine
   if (!Array.isArray(queues) || queues.length !== expected.queueCount) {
     return `the state does not have ${expected.queueCount} queues`
   }
-  return queues.every(isQueueConfigState) ? undefined : "the registers of a queue are not all there"
+  if (!queues.every(isQueueConfigState)) return "the registers of a queue are not all there"
+  const inSetup = (status & VIRTIO_CONFIG_S_FEATURES_OK) !== 0
+  if (!inSetup && queues.some((queue) => queue.ring !== null)) return "a queue is enabled before FEATURES_OK"
+  return undefined
 }
 
 function isQueueConfigState(value: unknown): value is QueueConfigState {

@@ -1,23 +1,16 @@
 import {
-  ConfigError,
   type DeviceContext,
   type GuestMemory,
-  RestoreError,
   StateError,
   type VirtioDevice,
   VirtkitError,
 } from "@virtkit/interface"
-import {
-  createQueue,
-  type DeviceQueue,
-  isQueueSize,
-  VIRTIO_F_RING_EVENT_IDX,
-  VIRTIO_F_RING_INDIRECT_DESC,
-} from "@virtkit/virtqueue"
-import { VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FEATURES_OK } from "./constants.js"
+import type { DeviceQueue } from "@virtkit/virtqueue"
+import { VIRTIO_CONFIG_S_DRIVER_OK } from "./constants.js"
 import { DeviceStatus } from "./device-status.js"
 import { FeatureNegotiation } from "./features.js"
-import { QueueConfig } from "./queue-config.js"
+import type { QueueConfig } from "./queue-config.js"
+import { QueueSet } from "./queue-set.js"
 import { parseTransportState, type TransportState } from "./state.js"
 
 /** How a transport tells the driver, and keeps its registers current. None of these may throw. */
@@ -58,7 +51,7 @@ export class TransportCore {
   readonly #memory: GuestMemory
   readonly #events: TransportEvents
   readonly #options: TransportCoreOptions
-  readonly #queues: readonly QueueConfig[]
+  readonly #queues: QueueSet
   /** Changes at each activation and deactivation: what an older context asks for is dropped (bad-input #27). */
   #generation = 0
   #active = false
@@ -68,18 +61,18 @@ export class TransportCore {
   #closed = false
   #needsResetReason: string | undefined
 
-  /** Throws {@link ConfigError} for a device that cannot be. */
+  /** Throws `ConfigError` for a device that cannot be. */
   constructor(options: TransportCoreOptions) {
     const { device } = options
-    for (const size of device.queueMaxSizes) {
-      if (!isQueueSize(size)) throw new ConfigError(`${device.name}: ${size} is not a queue size`)
-    }
     this.device = device
     this.features = new FeatureNegotiation(device)
     this.#memory = options.memory
     this.#events = options.events
     this.#options = options
-    this.#queues = device.queueMaxSizes.map((size, index) => new QueueConfig(index, size))
+    this.#queues = new QueueSet(device, options.memory, {
+      queueInterrupt: (index) => options.events.queueInterrupt(index),
+      queueBroken: (reason) => this.#needsReset(reason),
+    })
   }
 
   /** The device status as the driver reads it. It stays as it was until a reset is complete. */
@@ -94,19 +87,19 @@ export class TransportCore {
 
   /** The registers of a queue, or undefined where there is none. */
   queueConfig(index: number): QueueConfig | undefined {
-    return this.#queues[index]
+    return this.#queues.get(index)
   }
 
   /** The registers of a queue while the driver may change them, else undefined: the write is lost. */
   writableQueue(index: number): QueueConfig | undefined {
     if (!this.#status.inQueueSetup || this.#isStopped) return undefined
-    const config = this.#queues[index]
+    const config = this.#queues.get(index)
     return config === undefined || config.ready ? undefined : config
   }
 
   /** By index, the queues that the driver enabled. */
   get queues(): readonly (DeviceQueue | undefined)[] {
-    return this.#queues.map((config) => config.queue)
+    return this.#queues.enabled
   }
 
   /** Features may be written between DRIVER and FEATURES_OK only (bad-input #2). */
@@ -130,20 +123,19 @@ export class TransportCore {
   enableQueue(index: number): void {
     const config = this.writableQueue(index)
     if (config === undefined) return
-    const made = this.#makeQueue(config)
-    if (typeof made === "string") this.#needsReset(made)
-    else config.queue = made
+    const wrong = this.#queues.enable(config, this.features.driver)
+    if (wrong !== undefined) this.#needsReset(wrong)
   }
 
   /** Before DRIVER_OK only; later it needs VIRTIO_F_RING_RESET or a reset of the device, and is ignored. */
   disableQueue(index: number): void {
-    if (this.#status.inQueueSetup && !this.#isStopped) this.#queues[index]?.disable()
+    if (this.#status.inQueueSetup && !this.#isStopped) this.#queues.get(index)?.disable()
   }
 
   /** An available buffer notification; ignored unless that queue is in use (bad-input #4). */
   notify(index: number): void {
     if (!this.#active || this.#status.isDead) return
-    const queue = this.#queues[index]?.queue
+    const queue = this.#queues.get(index)?.queue
     if (queue === undefined || queue.broken) return
     queue.counters.notifications++
     this.#guard("notify", () => this.device.notify(index))
@@ -167,18 +159,14 @@ export class TransportCore {
       status: this.#status.bits,
       driverFeatures: this.features.driver,
       configGeneration: this.configGeneration,
-      queues: this.#queues.map((config) => ({
-        size: config.size,
-        addressHalves: config.addressHalves,
-        ring: config.queue?.state() ?? null,
-      })),
+      queues: this.#queues.state(),
       device: this.device.state(),
     }
   }
 
   /**
    * Takes a state back, before the driver did anything: restores the device, then activates it if the driver had.
-   * Chains that were in flight are popped again. Throws {@link RestoreError} and changes nothing if the state is wrong.
+   * Chains that were in flight are popped again. Throws `RestoreError` and changes nothing if the state is wrong.
    */
   restore(state: unknown): void {
     if (this.#status.bits !== 0 || this.#isStopped) {
@@ -187,15 +175,15 @@ export class TransportCore {
     const saved = parseTransportState(state, {
       name: this.device.name,
       deviceType: this.device.deviceType,
-      queueCount: this.#queues.length,
+      queueCount: this.#queues.count,
       isOffered: (features) => this.features.isOffered(features),
     })
     this.features.driver = saved.driverFeatures
     try {
-      this.#restoreQueues(saved)
+      this.#queues.restore(saved.queues, saved.driverFeatures)
       this.device.restore(saved.device)
     } catch (error) {
-      for (const config of this.#queues) config.reset()
+      this.#queues.reset()
       this.features.driver = 0n
       throw error
     }
@@ -218,56 +206,21 @@ export class TransportCore {
     return this.#closed || this.#resetting !== undefined
   }
 
-  #makeQueue(config: QueueConfig): DeviceQueue | string {
-    const { index, size, maxSize } = config
-    if (size > maxSize) return `queue ${index}: size ${size} is above the maximum, ${maxSize}`
-    const features = this.features.driver
-    const made = createQueue({
-      index,
-      size,
-      desc: config.address("desc"),
-      avail: config.address("avail"),
-      used: config.address("used"),
-      memory: this.#memory,
-      eventIdx: (features & VIRTIO_F_RING_EVENT_IDX) !== 0n,
-      indirect: (features & VIRTIO_F_RING_INDIRECT_DESC) !== 0n,
-      onInterrupt: () => this.#events.queueInterrupt(index),
-      onBroken: (reason) => this.#needsReset(`queue ${index}: ${reason}`),
-    })
-    return made.queue ?? made.reason
-  }
-
-  #restoreQueues(saved: TransportState): void {
-    saved.queues.forEach((state, index) => {
-      const config = this.#queues[index]!
-      config.size = state.size
-      config.addressHalves = state.addressHalves
-      if (state.ring === null) return
-      if ((saved.status & VIRTIO_CONFIG_S_FEATURES_OK) === 0) {
-        throw new RestoreError(`queue ${index} is enabled before FEATURES_OK`)
-      }
-      const made = this.#makeQueue(config)
-      if (typeof made === "string") throw new RestoreError(made)
-      made.restore(state.ring)
-      config.queue = made
-    })
-  }
-
   #activate(): void {
     this.#active = true
     this.#touched = true
     this.#generation++
     // The driver may offer buffers before DRIVER_OK, and notifies of none of them.
-    const waiting = this.#queues.filter((config) => config.queue?.enableNotification())
+    const waiting = this.#queues.enableNotifications()
     this.#guard("activate", () => this.device.activate(this.#context(this.#generation)))
-    for (const config of waiting) this.notify(config.index)
+    for (const index of waiting) this.notify(index)
   }
 
   /** From here on neither the device's queues nor its context reach the guest. */
   #deactivate(): void {
     this.#active = false
     this.#generation++
-    for (const config of this.#queues) config.disable()
+    this.#queues.disable()
   }
 
   #reset(): void | Promise<void> {
@@ -293,7 +246,7 @@ export class TransportCore {
   }
 
   #finishReset(failed: boolean): void {
-    for (const config of this.#queues) config.reset()
+    this.#queues.reset()
     this.features.driver = 0n
     this.#status.clear(failed)
     this.#touched = failed
