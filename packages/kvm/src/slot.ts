@@ -8,10 +8,9 @@ export const PUBLISHED = 1
 export const TAKEN = 2
 export const SLEEPING = 4
 
-/** Values of the kind word. */
+/** Values of the kind word; 3 is every other exit. */
 export const KIND_IO = 1
 export const KIND_MMIO = 2
-export const KIND_EXIT = 3
 export const KIND_PAUSED = 4
 export const KIND_STOPPED = 5
 
@@ -25,11 +24,9 @@ export const DATA = 24
 export const REASON = 32
 export const ERROR = 36
 export const COALESCED = 40
-export const FLAGS = 44
 export const PAYLOAD = 64
 export const PAYLOAD_BYTES = 256
 export const COUNTERS = 512
-export const REASONS = 576
 
 /** Doubles from COUNTERS on: four totals, then from index 8 on one an exit reason. */
 export const COUNTER_WORDS = 64
