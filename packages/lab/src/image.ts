@@ -10,10 +10,10 @@ import {
   rm,
   stat,
   symlink,
-  utimes,
   writeFile,
 } from "node:fs/promises"
 import { dirname, join } from "node:path"
+import { lookUp, prune } from "./cache.js"
 import type { Kernel } from "./kernel.js"
 import { mergedUsr, sharedLibraries } from "./libraries.js"
 import { modulesDep, resolveModules } from "./modules.js"
@@ -130,19 +130,6 @@ async function treeSize(directory: string): Promise<number> {
   return total
 }
 
-async function prune(folder: string): Promise<void> {
-  const files = (await readdir(folder)).filter((name) => name.endsWith(".ext4"))
-  const used = await Promise.all(
-    files.map(async (name) => ({
-      name,
-      time: (await stat(join(folder, name)).catch(() => ({ mtimeMs: 0 }))).mtimeMs,
-    })),
-  )
-  used.sort((a, b) => b.time - a.time)
-  // A lab that runs from a removed image keeps it: QEMU has it open.
-  for (const { name } of used.slice(KEEP)) await rm(join(folder, name), { force: true })
-}
-
 async function build(options: ImageOptions, path: string): Promise<void> {
   const work = await mkdtemp(join(dirname(path), ".build-"))
   try {
@@ -182,13 +169,9 @@ export async function labImage(options: ImageOptions): Promise<string> {
   const folder = join(options.cacheDir ?? cacheDir(), "lab")
   const path = join(folder, `${hash.digest("hex").slice(0, 16)}.ext4`)
   await mkdir(folder, { recursive: true })
-  if (await stat(path).catch(() => undefined)) {
-    const now = new Date()
-    await utimes(path, now, now).catch(() => {}) // for prune()
-    return path
-  }
+  if (await lookUp(path)) return path
   options.log?.("building the lab's image")
   await build(options, path)
-  await prune(folder)
+  await prune(folder, KEEP)
   return path
 }

@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto"
+import { createHash, randomUUID } from "node:crypto"
 import {
   lstat,
   mkdir,
@@ -8,17 +8,22 @@ import {
   realpath,
   rename,
   stat,
-  utimes,
   writeFile,
 } from "node:fs/promises"
 import { join } from "node:path"
 import { ConfigError } from "@virtkit/interface"
+import { lookUp, prune } from "./cache.js"
 import { CpioWriter } from "./cpio.js"
 import type { Kernel } from "./kernel.js"
 import { mergedUsr, sharedLibraries } from "./libraries.js"
 import { type Module, modulesDep, resolveModules } from "./modules.js"
 import { cacheDir } from "./paths.js"
 import { findTool, needTool, run } from "./tools.js"
+
+/** Changes with what this file puts into every archive, so that older ones are not used. */
+const LAYOUT = 1
+/** Archives that are kept. */
+const KEEP = 16
 
 /** A file or directory that goes into an initramfs. */
 export interface InitramfsFile {
@@ -174,7 +179,12 @@ async function inputHash(options: InitramfsOptions): Promise<string> {
   const hash = createHash("sha256")
   const { kernel, files = [], programs = [], ...rest } = options
   hash.update(
-    JSON.stringify({ rest, release: kernel.release, preamble: options.preamble ?? defaultPreamble }),
+    JSON.stringify({
+      layout: LAYOUT,
+      rest,
+      release: kernel.release,
+      preamble: options.preamble ?? defaultPreamble,
+    }),
   )
   hash.update(await fingerprint(kernel.modulesDir))
   hash.update(await fingerprint(needTool("busybox")))
@@ -201,14 +211,11 @@ export async function cachedInitramfs(
 ): Promise<string> {
   const folder = join(directory, "initramfs")
   const path = join(folder, `${await inputHash(options)}.cpio`)
-  if (await stat(path).catch(() => undefined)) {
-    const now = new Date()
-    await utimes(path, now, now).catch(() => {}) // the oldest ones are pruned first
-    return path
-  }
+  if (await lookUp(path)) return path
   await mkdir(folder, { recursive: true })
-  const partial = `${path}.${process.pid}`
+  const partial = join(folder, `.${randomUUID()}`)
   await writeFile(partial, await buildInitramfs(options))
   await rename(partial, path)
+  await prune(folder, KEEP)
   return path
 }

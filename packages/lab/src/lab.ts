@@ -316,7 +316,7 @@ async function openInitrd(
   const archive = new CpioWriter()
   for (const share of shares)
     await addTree(archive, share.source, share.target.replace(/^\//, ""), share.filter)
-  const path = join(directory, `.initrd-${randomUUID()}`)
+  const path = join(directory, "initramfs", `.${randomUUID()}`)
   const file = await open(path, "wx+", 0o600)
   unlinkSync(path)
   await file.writeFile(await readFile(base))

@@ -60,7 +60,8 @@ function drive(id: string, path: string, readonly: boolean): string[] {
 /**
  * QEMU's arguments. The machine is "q35": "microvm" reaches userspace 0.3 s sooner, but it has no clock that the kernel can
  * measure the TSC against except the PIT, and that fails, for good, when the host is busy.
- * The lab tells its disks apart by their serial numbers.
+ * The processor has no XSAVE, because QEMU lets a nested guest write its control register unseen by KVM, and no 5-level page
+ * tables ("la57"), without which emulation is 10 % faster. The lab tells its disks apart by their serial numbers.
  */
 export function qemuArguments(options: MachineOptions): string[] {
   const disks = options.disks.flatMap((disk, index) => [
@@ -75,7 +76,7 @@ export function qemuArguments(options: MachineOptions): string[] {
       "-accel",
       "tcg,thread=multi",
       "-cpu",
-      "max,xsave=off",
+      "max,xsave=off,la57=off",
     ],
     ...["-m", `${Math.ceil(options.memory / 2 ** 20)}M`, "-smp", String(options.cpus)],
     ...["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"],

@@ -25,7 +25,7 @@ async function alive(pid: number): Promise<boolean> {
 }
 
 async function leftovers(): Promise<string[]> {
-  return (await readdir(cacheDir())).filter((name) => name.startsWith(".initrd"))
+  return (await readdir(join(cacheDir(), "initramfs"))).filter((name) => name.startsWith("."))
 }
 
 describe("a lab whose owner is killed", { timeout: 240_000 }, () => {
