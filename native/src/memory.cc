@@ -88,7 +88,12 @@ class MemoryMapping : public Napi::ObjectWrap<MemoryMapping> {
     const uint64_t mask = static_cast<uint64_t>(alignment) - 1;
     const uintptr_t address = (base + mask) & ~mask;
 
-    if (!options.Boolean("plain", false)) Place(env, options, reinterpret_cast<void*>(address), static_cast<size_t>(size));
+    if (!options.Boolean("plain", false)) {
+      Place(env, options, reinterpret_cast<void*>(address), static_cast<size_t>(size));
+      // A small buffer may come from recycled heap, which was zeroed by writing: what lies around the window is unused.
+      DropPages(base, address);
+      DropPages(address + static_cast<uintptr_t>(size), base + static_cast<uintptr_t>(size + alignment));
+    }
 
     Napi::Object self = info.This().As<Napi::Object>();
     Define(self, "byteOffset", static_cast<double>(address - base));
@@ -99,6 +104,14 @@ class MemoryMapping : public Napi::ObjectWrap<MemoryMapping> {
  private:
   static void Define(Napi::Object self, const char* name, double value) {
     self.DefineProperty(Napi::PropertyDescriptor::Value(name, Napi::Number::New(self.Env(), value), napi_enumerable));
+  }
+
+  // Gives back the whole pages of a range of zeroes, which reads as zeroes afterwards.
+  static void DropPages(uintptr_t start, uintptr_t end) {
+    const auto page = static_cast<uintptr_t>(kPage);
+    start = (start + page - 1) & ~(page - 1);
+    end &= ~(page - 1);
+    if (start < end) madvise(reinterpret_cast<void*>(start), end - start, MADV_DONTNEED);
   }
 
   // Makes the SharedArrayBuffer, keeps it as property `buffer` and returns its address.

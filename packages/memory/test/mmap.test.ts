@@ -83,9 +83,12 @@ describe.each(backings)("mmapMemory, %s", (_, backing) => {
       round()
       if (i % 50 === 49) await settle()
     }
+    expect(descriptors()).toBe(before.fds)
+    const flat = () => status("VmRSS") - before.rss < 16 * MiB && mappings() - before.maps < 10
+    // V8 frees buffers on another thread.
+    for (let i = 0; i < 50 && !flat(); i++) await settle()
     expect(status("VmRSS") - before.rss).toBeLessThan(16 * MiB)
     expect(mappings() - before.maps).toBeLessThan(10)
-    expect(descriptors()).toBe(before.fds)
   })
 })
 
@@ -200,8 +203,9 @@ describe("share", () => {
        parentPort.postMessage(r.hostAddress)`,
       { eval: true, workerData: shared },
     )
+    const ended = new Promise((resolve) => worker.once("exit", resolve))
     const hostAddress = await new Promise((resolve) => worker.once("message", resolve))
-    await new Promise((resolve) => worker.once("exit", resolve))
+    await ended
     expect(hostAddress).toBe(memory.hostAddress(4 * GiB, 1))
     expect(memory.readUint32(6 * GiB)).toBe(11)
 
