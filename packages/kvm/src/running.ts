@@ -64,6 +64,9 @@ export class RunningVcpu {
     // An exit that its own handler, or another, has answered by stopping the vCPU: the thread gives it up.
     if (this.state === "stopping" && kind !== slot.KIND_STOPPED) {
       Atomics.or(this.#memory.words, this.#state, slot.TAKEN)
+      // The thread may have told its end just before that, and tells it once only. If it does so after it, it
+      // overwrites the mark.
+      if (Atomics.load(this.#memory.words, word + (slot.KIND >> 2)) === slot.KIND_STOPPED) this.#onStopped()
       return false
     }
     if (unsigned[word + (slot.COALESCED >> 2)] !== 0 && kind !== slot.KIND_STOPPED) this.flushCoalesced()
