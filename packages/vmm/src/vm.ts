@@ -94,7 +94,7 @@ export class Vm extends EventEmitter<VmEvents> implements AsyncDisposable {
         {
           onPowerOff: () => tell((to) => to.#finish({ reason: "poweroff" })),
           onReset: () => tell((to) => to.#guestReset()),
-          onPanic: () => tell((to) => to.#finish(to.#panic())),
+          onPanic: () => tell((to) => to.#finish(() => to.#panic())),
           onError: (error) => tell((to) => to.#finish({ reason: "host-error", error })),
           onNeedsReset: (device, reason) => tell((to) => to.emit("deviceNeedsReset", device, reason)),
         },
@@ -189,8 +189,11 @@ export class Vm extends EventEmitter<VmEvents> implements AsyncDisposable {
     if (signal.aborted) onAbort()
   }
 
-  /** The end, once: whatever comes after the first reason is a consequence of it. */
-  #finish(exit: VmExit): void {
+  /**
+   * The end, once: whatever comes after the first reason is a consequence of it. A function is asked when everything that
+   * the guest wrote has been heard.
+   */
+  #finish(exit: VmExit | (() => VmExit)): void {
     const { state } = this.#lifecycle
     if (state === "exited" || state === "closed") return
     this.#lifecycle.to("exited")
@@ -202,25 +205,29 @@ export class Vm extends EventEmitter<VmEvents> implements AsyncDisposable {
   }
 
   /** Stops the vCPUs, then the devices; a device that cannot be closed is what the VM ended with. */
-  async #quiesce(exit: VmExit): Promise<VmExit> {
+  async #quiesce(exit: VmExit | (() => VmExit)): Promise<VmExit> {
     try {
       await Promise.all(this.#machine.vcpus.map((vcpu) => vcpu.stop()))
       await closeDevices(this.#devices)
-      return exit
     } catch (error) {
       return { reason: "host-error", error: error as Error }
     } finally {
       this.#machine.platform.close()
     }
+    return typeof exit === "function" ? exit() : exit
   }
 
   #guestReset(): void {
     // A kernel that panicked resets the machine, if it was told to (panic=-1).
-    this.#finish(this.#tail.panicked ? this.#panic() : { reason: "reset" })
+    this.#finish(() => (this.#tail.panicked ? this.#panic() : { reason: "reset" }))
   }
 
   #panic(): VmExit {
     return { reason: "panic", console: this.#tail.lines(TAIL_LINES) }
+  }
+
+  #tripleFault(vcpu: Vcpu): VmExit {
+    return { reason: "triple-fault", vcpu: vcpu.id, console: this.#tail.lines(TAIL_LINES) }
   }
 
   readonly #handler: ExitHandler = {
@@ -235,12 +242,11 @@ export class Vm extends EventEmitter<VmEvents> implements AsyncDisposable {
   #onExit(vcpu: Vcpu, exit: VcpuExit): "resume" | undefined {
     switch (exit.reason) {
       case "shutdown":
-        if (this.#tail.panicked) this.#guestReset()
-        else this.#finish({ reason: "triple-fault", vcpu: vcpu.id, console: this.#tail.lines(TAIL_LINES) })
+        this.#finish(() => (this.#tail.panicked ? this.#panic() : this.#tripleFault(vcpu)))
         return undefined
       case "system-event":
         if (exit.event === "shutdown") this.#finish({ reason: "poweroff" })
-        else if (exit.event === "crash") this.#finish(this.#panic())
+        else if (exit.event === "crash") this.#finish(() => this.#panic())
         else this.#guestReset()
         return undefined
       case "internal-error":
