@@ -4,6 +4,6 @@
  */
 export interface Stateful {
   state(): unknown
-  /** Validates everything before it changes anything. Throws {@link RestoreError}. */
+  /** Validates everything before it changes anything. Throws `RestoreError`. */
   restore(state: unknown): void
 }

@@ -24,7 +24,7 @@ export class GuestMemoryMap implements GuestMemory {
   #tracking = false
   #closed = false
 
-  /** Throws {@link ConfigError} for regions that overlap or are not made of whole pages. */
+  /** Throws `ConfigError` for regions that overlap or are not made of whole pages. */
   constructor(regions: readonly BackedRegion[]) {
     this.#regions = sortRegions(regions.map((region) => new MappedRegion(region)))
     this.#last = this.#regions[0] ?? NOWHERE
