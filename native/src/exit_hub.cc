@@ -50,10 +50,20 @@ bool HubCore::Attach(uint32_t slot) {
 
 void HubCore::Detach() { napi_release_threadsafe_function(function_, napi_tsfn_release); }
 
-void HubCore::Wake() {
+bool HubCore::Wake() {
   std::atomic_ref<uint32_t> sleeping(header_->sleeping);
-  if (sleeping.load() == 1 && sleeping.exchange(0) == 1)
-    napi_call_threadsafe_function(function_, nullptr, napi_tsfn_nonblocking);
+  if (sleeping.load() == 0 || sleeping.exchange(0) == 0) return false;
+  napi_call_threadsafe_function(function_, nullptr, napi_tsfn_nonblocking);
+  return true;
+}
+
+void HubCore::NotePreempted(int64_t now) {
+  constexpr int64_t kLeast = 50'000'000, kMost = 1'000'000'000;
+  int64_t last = quiet_ns_.load(std::memory_order_relaxed);
+  bool again = now - quiet_until_.load(std::memory_order_relaxed) < 4 * last;
+  int64_t quiet = again ? std::min(kMost, last * 2) : kLeast;
+  quiet_ns_.store(quiet, std::memory_order_relaxed);
+  quiet_until_.store(now + quiet, std::memory_order_relaxed);
 }
 
 int HubCore::Find() {
@@ -73,14 +83,20 @@ int HubCore::Poll(int64_t spin_ns) {
   sleeping.store(0);
   int found = Find();
   if (found >= 0) return found;
-  if (spin_ns > 0) {
-    int64_t end = NowNanoseconds() + std::min(spin_ns, spin_ns_);
-    do {
+  int64_t now = spin_ns > 0 ? NowNanoseconds() : 0;
+  if (spin_ns > 0 && MaySpin(now)) {
+    int64_t end = now + std::min(spin_ns, spin_ns_);
+    for (int64_t before = now; before < end; before = now) {
       for (int i = 0; i < 16; i++) {
         __builtin_ia32_pause();
         if ((found = Find()) >= 0) return found;
       }
-    } while (NowNanoseconds() < end);
+      now = NowNanoseconds();
+      if (now - before > kPreemptedNs) {
+        NotePreempted(now);
+        break;
+      }
+    }
   }
   sleeping.store(1);
   found = Find();

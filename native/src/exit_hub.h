@@ -23,8 +23,15 @@ class HubCore {
   size_t bytes() const { return (count_ + 1) * kSlotBytes; }
   int64_t spin_ns() const { return spin_ns_; }
 
-  // From a vCPU thread, after it published: wakes JavaScript if that sleeps.
-  void Wake();
+  // Spinning needs a processor for either side. A spinning thread that finds that the clock leapt was preempted: others
+  // want the processor, and who spins then delays the very thread it waits for. So nobody spins for a while, the longer
+  // the more often that happens. Callable from all threads.
+  bool MaySpin(int64_t now) const { return spin_ns_ > 0 && now >= quiet_until_.load(std::memory_order_relaxed); }
+  void NotePreempted(int64_t now);
+  static constexpr int64_t kPreemptedNs = 200'000;
+
+  // From a vCPU thread, after it published: wakes JavaScript if that sleeps, and returns whether it did.
+  bool Wake();
   // From JavaScript's thread: index of a slot with an exit not yet taken, looking and spinning for `spin_ns`; or -1,
   // and then `sleeping` is set and a wake-up will come.
   int Poll(int64_t spin_ns);
@@ -43,6 +50,8 @@ class HubCore {
   uint32_t used_ = 0;  // slots that were ever attached are below this
   uint32_t next_ = 0;  // where Find starts, so that no vCPU starves another
   int64_t spin_ns_;
+  std::atomic<int64_t> quiet_until_{0};
+  std::atomic<int64_t> quiet_ns_{0};
   napi_threadsafe_function function_ = nullptr;
 };
 

@@ -225,19 +225,20 @@ bool VcpuThread::Exchange() {
     slot_->coalesced = std::atomic_ref<uint32_t>(ring->first).load(std::memory_order_relaxed) != last;
   }
   std::atomic_ref<uint32_t>(slot_->state).store(kPublished);
-  options_.hub->Wake();
-  return Await();
+  // A thread that has to be woken first takes longer than spinning is worth, and may need this one's processor.
+  bool woken = options_.hub->Wake();
+  return Await(!woken && slot_->kind != kKindPaused);
 }
 
 // Spinning pays when the answer comes sooner than a futex sleep and wake-up take. So the time grows while answers come
 // within reach and shrinks while they do not.
-bool VcpuThread::Await() {
+bool VcpuThread::Await(bool spin) {
   std::atomic_ref<uint32_t> state(slot_->state);
-  int64_t most = options_.hub->spin_ns();
-  bool spins = most > 0 && slot_->kind != kKindPaused;
-  if (!spins) return SleepUntilAnswered();
+  HubCore& hub = *options_.hub;
+  int64_t most = hub.spin_ns();
   int64_t start = NowNanoseconds();
-  do {
+  if (!spin || !hub.MaySpin(start)) return SleepUntilAnswered();
+  for (int64_t before = start, now; before - start < spin_ns_; before = now) {
     for (int i = 0; i < 32; i++) {
       if ((state.load() & kPublished) == 0) {
         spin_ns_ = std::min(most, spin_ns_ * 2);
@@ -246,7 +247,12 @@ bool VcpuThread::Await() {
       __builtin_ia32_pause();
     }
     if (requests_.load() & kStop) return false;
-  } while (NowNanoseconds() - start < spin_ns_);
+    now = NowNanoseconds();
+    if (now - before > HubCore::kPreemptedNs) {
+      hub.NotePreempted(now);
+      break;
+    }
+  }
   bool go = SleepUntilAnswered();
   int64_t waited = NowNanoseconds() - start;
   spin_ns_ = waited < 2 * most ? std::min(most, spin_ns_ * 2) : std::max(kLeastSpin, spin_ns_ / 2);

@@ -54,7 +54,7 @@ class VcpuThread {
   bool Access(uint32_t kind, double address, uint32_t size, bool write, uint8_t* data);
   // Publishes the filled slot and waits until JavaScript answered.
   bool Exchange();
-  bool Await();
+  bool Await(bool spin);
   bool SleepUntilAnswered();
 
   Options options_;

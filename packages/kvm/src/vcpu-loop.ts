@@ -20,6 +20,8 @@ export interface VcpuLoopOptions {
 
 // How many exits are answered before the clock is looked at.
 const EXITS_A_CHECK = 16
+// After n turns in a row that spun for nothing, 2^n - 1 do not spin; n goes up to this.
+const MOST_FAILURES = 8
 
 /**
  * Serves the exits of running vCPUs on this JavaScript thread. One loop may serve the vCPUs of any number of VMs, which
@@ -35,8 +37,9 @@ export class VcpuLoop {
   #hub: Hub | undefined
   #running: (RunningVcpu | undefined)[] = []
   #attached: RunningVcpu[] = []
-  // Microseconds that the next exit is worth waiting for; follows how soon exits have come.
-  #spin: number
+  // Spinning is given up for more and more turns, the more often it was for nothing.
+  #failures = 0
+  #skip = 0
   #sleptAt = 0
   #inTurn = false
   #cursor = 0
@@ -48,7 +51,6 @@ export class VcpuLoop {
       throw new ConfigError(`maxVcpus must be 1 to 4096, not ${options.maxVcpus}`)
     this.#spinLimit = availableParallelism() === 1 ? 0 : (options.spinMicroseconds ?? 50)
     this.#turnLimit = options.turnMilliseconds ?? 2
-    this.#spin = this.#spinLimit
   }
 
   /** @internal Starts the thread of a vCPU; `counters` are its counts so far and take the final ones. */
@@ -112,9 +114,8 @@ export class VcpuLoop {
 
   /** An exit came while this thread was in its event loop. */
   #onWake(): void {
-    // It came soon after the last turn: a little more spinning would have caught it.
-    if (performance.now() - this.#sleptAt < (2 * this.#spinLimit) / 1000)
-      this.#spin = Math.min(this.#spinLimit, Math.max(4, this.#spin * 2))
+    // It came soon after the last turn: spinning might have caught it, try again earlier.
+    if (performance.now() - this.#sleptAt < (2 * this.#spinLimit) / 1000) this.#skip >>= 1
     this.#turn()
   }
 
@@ -170,12 +171,17 @@ export class VcpuLoop {
       const running = attached[this.#cursor]!
       if (running.ready()) return running
     }
-    const index = hub.native.poll(later ? 0 : this.#spin)
+    const spins = !later && this.#skip === 0
+    if (!later && this.#skip > 0) this.#skip--
+    const index = hub.native.poll(spins ? this.#spinLimit : 0)
     if (index >= 0) {
-      if (!later) this.#spin = this.#spinLimit
+      this.#failures = 0
       return this.#running[index]
     }
-    if (!later) this.#spin = this.#spin > 2 ? this.#spin / 2 : 0
+    if (spins) {
+      if (this.#failures < MOST_FAILURES) this.#failures++
+      this.#skip = (1 << this.#failures) - 1
+    }
     return undefined
   }
 }
