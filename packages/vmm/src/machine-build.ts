@@ -101,7 +101,7 @@ function createKvmVm(kvm: Kvm, memory: GuestMemory, teardown: Teardown): KvmVm {
   vm.setIdentityMapAddress(IDENTITY_MAP_ADDRESS)
   vm.createIrqchip()
   memory.regions.forEach(({ guestAddress, size, hostAddress }, slot) => {
-    vm.setMemorySlot({ slot, guestAddress, size, hostAddress })
+    vm.setMemorySlot({ slot, guestAddress, size, hostAddress, owner: memory })
   })
   for (const port of DELAY_PORTS) vm.setPort(port, 1, { ignoreWrites: true })
   return vm

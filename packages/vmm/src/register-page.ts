@@ -40,6 +40,7 @@ export class SlotRegisterPage implements RegisterPage {
       size,
       hostAddress: this.#page.hostAddress,
       readonly: true,
+      owner: this.#page,
     })
   }
 }
