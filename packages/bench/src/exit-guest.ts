@@ -1,3 +1,14 @@
+/** What the guest reads: the scratch register of COM1, the MagicValue of the first virtio-mmio transport. */
+export const VIRTKIT_TARGETS: { readonly pio: number; readonly mmio: number } = {
+  pio: 0x3ff,
+  mmio: 0xd000_0000,
+}
+/** QEMU's microvm has its transports from 0xfeb00000 on and fills them from the last one (0x200 bytes each) down. */
+export const QEMU_TARGETS: { readonly pio: number; readonly mmio: number } = {
+  pio: 0x3ff,
+  mmio: 0xfeb0_0000 + 23 * 0x200,
+}
+
 /**
  * A PVH guest of a few instructions that exits `count` times and then crashes on purpose (a triple fault ends it under
  * every VMM). Flat 32-bit code, no stack, no interrupts.
@@ -18,6 +29,11 @@ export function exitGuest(kind: "pio" | "mmio", target: number, count: number): 
     ...[0x0f, 0x0b], // ud2
   ]
   return pvhElf(Uint8Array.from(code))
+}
+
+/** A PVH guest that halts for ever: interrupts stay off, so nothing wakes it. */
+export function idleGuest(): Uint8Array {
+  return pvhElf(Uint8Array.of(0xfa, 0xf4, 0xeb, 0xfd)) // cli; hlt; jmp to the hlt
 }
 
 const LOAD_ADDRESS = 0x10_0000

@@ -21,7 +21,12 @@ async function main(): Promise<boolean> {
     const interactive = Boolean(process.stdin.isTTY && process.stdout.isTTY)
     const report = join(directory, "report.json")
     const words = ["run", `--kernel=${kernel.vmlinuz}`, `--initrd=${initrd}`, `--disk=${disk}`]
-    words.push("--memory=512M", "--cpus=2", `--report=${report}`, `--cmdline=quiet${interactive ? " demo=shell" : ""}`)
+    words.push(
+      "--memory=512M",
+      "--cpus=2",
+      `--report=${report}`,
+      `--cmdline=quiet${interactive ? " demo=shell" : ""}`,
+    )
     if (!interactive) words.push("--timeout=300")
     say(`virtkit ${words.join(" ")}`)
     const { status, output } = await runVirtkit(words, interactive)
@@ -31,8 +36,14 @@ async function main(): Promise<boolean> {
     }
     process.stdout.write(`${await describeReport(report)}\n`)
     const checksum = new RegExp(`${CHECKSUM}([0-9a-f]{64})`).exec(output)?.[1]
-    const wrong = output.includes(PASSED) ? await checkDisk(disk, checksum) : "the guest's checks did not pass"
-    say(wrong === undefined ? "the disk holds what the guest wrote, and e2fsck finds it clean" : `FAILED: ${wrong}`)
+    const wrong = output.includes(PASSED)
+      ? await checkDisk(disk, checksum)
+      : "the guest's checks did not pass"
+    say(
+      wrong === undefined
+        ? "the disk holds what the guest wrote, and e2fsck finds it clean"
+        : `FAILED: ${wrong}`,
+    )
     return wrong === undefined
   } finally {
     await rm(directory, { recursive: true })
@@ -40,7 +51,10 @@ async function main(): Promise<boolean> {
 }
 
 /** Its output goes to ours as it comes, and is kept for the checks. */
-function runVirtkit(words: readonly string[], interactive: boolean): Promise<{ status: number | null; output: string }> {
+function runVirtkit(
+  words: readonly string[],
+  interactive: boolean,
+): Promise<{ status: number | null; output: string }> {
   const bin = join(dirname(createRequire(import.meta.url).resolve("virtkit/package.json")), "dist/bin.js")
   const stdin = interactive ? "inherit" : "ignore"
   const child = spawn(process.execPath, [bin, ...words], { stdio: [stdin, "pipe", "inherit"] })

@@ -1,0 +1,7 @@
+/** Where things are in the lab. */
+export const FILES = { kernel: "/tmp/vmlinuz", initrd: "/tmp/initrd", disk: "/tmp/disk.img" } as const
+
+/** What the guest's init says first. */
+export const MARKER = "bench: userspace"
+
+export const IDLE_SECONDS = 10
