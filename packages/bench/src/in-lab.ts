@@ -4,11 +4,13 @@
 //   node in-lab.js idle virtkit|qemu      boots and lets the guest sleep; CPU time over 10 s, resident memory
 import { spawn } from "node:child_process"
 import { existsSync, readFileSync, writeFileSync } from "node:fs"
-import { FILES, IDLE_SECONDS, MARKER } from "./lab-files.js"
+import { fileURLToPath } from "node:url"
+import { FILES, MARKER } from "./lab-files.js"
 
 const USERSPACE_EXITS = "/sys/kernel/tracing/events/kvm/kvm_userspace_exit"
-const VIRTKIT = "/virtkit/node_modules/virtkit/dist/bin.js"
+const VIRTKIT = fileURLToPath(new URL("./virtkit.js", import.meta.url))
 const CLOCK_TICKS = 100
+const IDLE_SECONDS = 10
 
 const [mode, vmm] = process.argv.slice(2)
 const cmdline = `console=ttyS0 quiet reboot=t panic=-1${mode === "idle" ? " bench=idle" : ""}`

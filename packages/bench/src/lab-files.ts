@@ -3,5 +3,3 @@ export const FILES = { kernel: "/tmp/vmlinuz", initrd: "/tmp/initrd", disk: "/tm
 
 /** What the guest's init says first. */
 export const MARKER = "bench: userspace"
-
-export const IDLE_SECONDS = 10

@@ -2,9 +2,9 @@
 // outside. Exit status 0 only if all of that is in order.
 import { spawn } from "node:child_process"
 import { mkdtemp, rm } from "node:fs/promises"
-import { createRequire } from "node:module"
 import { tmpdir } from "node:os"
-import { dirname, join } from "node:path"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
 import { findKernel } from "@virtkit/lab"
 import { checkDisk, makeDisk } from "./disk.js"
 import { CHECKSUM, guestInitrd, PASSED } from "./guest.js"
@@ -55,9 +55,9 @@ function runVirtkit(
   words: readonly string[],
   interactive: boolean,
 ): Promise<{ status: number | null; output: string }> {
-  const bin = join(dirname(createRequire(import.meta.url).resolve("virtkit/package.json")), "dist/bin.js")
+  const program = fileURLToPath(new URL("./virtkit.js", import.meta.url))
   const stdin = interactive ? "inherit" : "ignore"
-  const child = spawn(process.execPath, [bin, ...words], { stdio: [stdin, "pipe", "inherit"] })
+  const child = spawn(process.execPath, [program, ...words], { stdio: [stdin, "pipe", "inherit"] })
   let output = ""
   child.stdout.on("data", (chunk: Buffer) => {
     output += chunk.toString()
