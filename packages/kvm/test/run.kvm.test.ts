@@ -100,6 +100,20 @@ describeKvm("lifecycle", () => {
     await second.stop()
   })
 
+  it("an exit that comes before a pause does instead of it, and the pause is not done later", async () => {
+    using m = machine()
+    const vcpu = m.addVcpu(g.program(g.hlt, g.out(0x10, 1, 1), g.spin))
+    const handler = recorder()
+    vcpu.start(m.loop, handler)
+    // Without a turn of the event loop: the exit is there, but was not served.
+    while (vcpu.counters.byReason.hlt === undefined);
+    await vcpu.pause()
+    expect(vcpu.state).toBe("exited")
+    vcpu.resume()
+    await until(() => handler.accesses.length === 1, "the write after the resumption")
+    expect(vcpu.state).toBe("running")
+  })
+
   it("two pauses at once both resolve", async () => {
     using m = machine()
     const vcpu = m.addVcpu(g.program(g.spin))
@@ -224,6 +238,8 @@ describeKvm("handlers", () => {
   it("a vCPU that waits for a promise can be stopped and closed", async () => {
     using m = machine()
     const vcpu = m.addVcpu(g.program(g.out(0x10, 1, 1), g.out(0x10, 1, 2)))
+    // Keeps the loop's memory in use, so that the second run gets the same slot.
+    m.addVcpu(g.program(g.spin), 1, 0x1800).start(m.loop, recorder())
     const settlers: (() => void)[] = []
     const portWrite = () => new Promise<void>((resolve) => void settlers.push(resolve))
     vcpu.start(m.loop, recorder({ portWrite }))
@@ -369,6 +385,34 @@ describeKvm("several vCPUs", () => {
     await until(() => turns > 3, "timers")
     clearInterval(timer)
     await noisy.stop()
+  })
+
+  it("bad-input #34: exits that never run out leave the event loop its turns", async () => {
+    using m = machine()
+    const vcpus = [0, 1].map((id) =>
+      m.addVcpu(g.program(g.forever(g.out(0x10, 1, 1))), id, CODE + id * 0x400),
+    )
+    let sinceTurn = 0
+    let turns = 0
+    let starved = false
+    let next = setImmediate(function turn() {
+      sinceTurn = 0
+      turns++
+      next = setImmediate(turn)
+    })
+    const portWrite = () => {
+      // So slow that the other vCPU has an exit by the end of it.
+      const start = performance.now()
+      while (performance.now() - start < 0.5);
+      if (++sinceTurn <= 500) return
+      starved = true
+      for (const vcpu of vcpus) void vcpu.stop()
+    }
+    for (const vcpu of vcpus) vcpu.start(m.loop, recorder({ portWrite }))
+    await until(() => turns > 20 || starved, "turns")
+    clearImmediate(next)
+    expect(starved).toBe(false)
+    await Promise.all(vcpus.map((vcpu) => vcpu.stop()))
   })
 
   it("more than the loop has slots for are refused", () => {
