@@ -136,6 +136,8 @@ describeKvm("lifecycle", () => {
         portWrite(port, size, value) {
           handler.accesses.push(["out", port, size, value])
           stopped = vcpu.stop()
+          const end = performance.now() + (round % 40) / 1000
+          while (performance.now() < end);
         },
       })
       vcpu.start(m.loop, handler)
