@@ -1,4 +1,3 @@
-import { once } from "node:events"
 import { createReadStream } from "node:fs"
 import { type FileHandle, lstat, mkdir, open, readdir, readlink, rm, symlink } from "node:fs/promises"
 import { basename, join } from "node:path"
@@ -16,6 +15,7 @@ import {
   S_IFMT,
   S_IFREG,
 } from "./cpio.js"
+import { drained } from "./drained.js"
 
 /** Yields an archive of a host path, whose first member is called `name`. */
 async function* archive(path: string, name: string): AsyncGenerator<Buffer> {
@@ -48,7 +48,7 @@ async function* archive(path: string, name: string): AsyncGenerator<Buffer> {
 export async function sendArchive(path: string, name: string, target: Writable): Promise<void> {
   const write = async (chunk: Buffer): Promise<void> => {
     if (target.destroyed) throw new VirtkitError("ERR_VIRTKIT_COPY", "the lab stopped reading")
-    if (!target.write(chunk)) await Promise.race([once(target, "drain"), once(target, "close")])
+    if (!target.write(chunk)) await drained(target)
   }
   for await (const chunk of archive(path, name)) await write(chunk)
   await write(cpioTrailer())

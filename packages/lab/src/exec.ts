@@ -1,7 +1,7 @@
-import { once } from "node:events"
 import type { Readable, Writable } from "node:stream"
 import { pipeline } from "node:stream/promises"
 import { VirtkitError } from "@virtkit/interface"
+import { drained } from "./drained.js"
 import type { ExitState, LabProcess } from "./process.js"
 
 /** What a command in the lab runs with. */
@@ -45,8 +45,7 @@ async function consume(
   let total = 0
   for await (const chunk of source as AsyncIterable<Buffer>) {
     if (target) {
-      if (!target.write(chunk) && !target.destroyed)
-        await Promise.race([once(target, "drain"), once(target, "close")])
+      if (!target.write(chunk) && !target.destroyed) await drained(target)
       continue
     }
     total += chunk.length
