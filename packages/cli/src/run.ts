@@ -1,4 +1,5 @@
-import { accessSync, constants, statSync } from "node:fs"
+import { accessSync, constants, existsSync, statSync } from "node:fs"
+import { dirname } from "node:path"
 import { ConfigError } from "@virtkit/interface"
 import { chooseAccel } from "./accel.js"
 import { parseRunArguments, type RunOptions } from "./run-options.js"
@@ -24,6 +25,20 @@ function checkFiles(options: RunOptions): void {
   if (options.initrd !== undefined) checkFile("--initrd", options.initrd, constants.R_OK)
   for (const disk of options.disks) {
     checkFile("--disk", disk.path, disk.readonly ? constants.R_OK : constants.R_OK | constants.W_OK)
+  }
+  if (options.report !== undefined) checkReport(options.report)
+}
+
+/** It is written when the guest has ended, which is late to learn that it cannot be. */
+function checkReport(path: string): void {
+  const exists = existsSync(path)
+  const place = exists ? path : dirname(path)
+  if (exists && statSync(path).isDirectory()) throw new ConfigError(`--report ${path}: it is a directory`)
+  if (!existsSync(place)) throw new ConfigError(`--report ${path}: there is no directory ${place}`)
+  try {
+    accessSync(place, constants.W_OK)
+  } catch {
+    throw new ConfigError(`--report ${path}: it cannot be written`)
   }
 }
 

@@ -1,0 +1,213 @@
+import { spawnSync } from "node:child_process"
+import { accessSync, chmodSync, constants, existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
+import { afterAll, beforeAll, describe, expect, it } from "vitest"
+
+const bin = fileURLToPath(new URL("../dist/bin.js", import.meta.url))
+const MiB = 2 ** 20
+
+let directory = ""
+const path = (name: string) => join(directory, name)
+
+beforeAll(() => {
+  directory = mkdtempSync(join(tmpdir(), "virtkit-wrong-"))
+  chmodSync(directory, 0o755)
+  writeFileSync(path("kernel"), tinyKernel())
+  writeFileSync(path("text"), "this is no kernel\n".repeat(100))
+  writeFileSync(path("empty"), "")
+  writeFileSync(path("initrd"), Buffer.alloc(4 * MiB))
+  writeFileSync(path("disk"), Buffer.alloc(MiB), { mode: 0o644 })
+  writeFileSync(path("odd"), Buffer.alloc(1000))
+  writeFileSync(path("disk.qcow2"), Buffer.concat([Buffer.from("QFI\xfb", "latin1"), Buffer.alloc(MiB - 4)]))
+  writeFileSync(path("locked"), Buffer.alloc(MiB), { mode: 0o444 })
+  writeFileSync(path("secret"), "x", { mode: 0 })
+})
+afterAll(() => rmSync(directory, { recursive: true, force: true }))
+
+/** The smallest PVH image: an endless loop. */
+function tinyKernel(): Buffer {
+  const image = Buffer.alloc(0x1000)
+  image.set([0x7f, 0x45, 0x4c, 0x46, 2, 1, 1])
+  image.writeUInt16LE(2, 16) // ET_EXEC
+  image.writeUInt16LE(62, 18) // EM_X86_64
+  image.writeUInt32LE(1, 20)
+  image.writeBigUInt64LE(0x10_0000n, 24)
+  image.writeBigUInt64LE(64n, 32)
+  image.writeUInt16LE(64, 52)
+  image.writeUInt16LE(56, 54)
+  image.writeUInt16LE(2, 56)
+  const segment = (at: number, type: number, offset: number, size: number) => {
+    image.writeUInt32LE(type, at)
+    image.writeUInt32LE(5, at + 4)
+    image.writeBigUInt64LE(BigInt(offset), at + 8)
+    image.writeBigUInt64LE(0x10_0000n, at + 16)
+    image.writeBigUInt64LE(0x10_0000n, at + 24)
+    image.writeBigUInt64LE(BigInt(size), at + 32)
+    image.writeBigUInt64LE(BigInt(size), at + 40)
+  }
+  segment(64, 1, 0x300, 2) // PT_LOAD: jmp to itself
+  segment(120, 4, 0x200, 20) // PT_NOTE: XEN_ELFNOTE_PHYS32_ENTRY
+  image.writeUInt32LE(4, 0x200)
+  image.writeUInt32LE(4, 0x204)
+  image.writeUInt32LE(18, 0x208)
+  image.write("Xen\0", 0x20c, "latin1")
+  image.writeUInt32LE(0x10_0000, 0x210)
+  image.set([0xeb, 0xfe], 0x300)
+  return image
+}
+
+/** Runs the command as it is installed; `command` goes before it. */
+function virtkit(args: readonly string[], command: readonly string[] = []) {
+  const [program = "", ...rest] = [...command, process.execPath, bin, ...args]
+  const { status, stdout, stderr } = spawnSync(program, rest, {
+    encoding: "utf8",
+    timeout: 60_000,
+    env: { ...process.env, HOME: directory, XDG_CACHE_HOME: path("cache") },
+  })
+  return { status, stdout, stderr }
+}
+
+/** One line that says what is wrong, status 2, no stack trace, nothing on stdout. */
+function expectRefusal({ status, stdout, stderr }: ReturnType<typeof virtkit>, message: RegExp): void {
+  expect(stderr).toMatch(/^virtkit: [^\n]+\n$/)
+  expect(stderr).toMatch(message)
+  expect(stderr).not.toContain("    at ")
+  expect(stdout).toBe("")
+  expect(status).toBe(2)
+}
+
+const noBuild = existsSync(bin) ? "" : " (skipped: the command was not built, run npm run build)"
+const kvm = usable("/dev/kvm")
+const noKvm = kvm ? "" : " (skipped: there is no usable /dev/kvm)"
+const isRoot = process.getuid?.() === 0
+/** Root without the right to ignore permissions. */
+const plainRoot = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+/** Another user, who may read everything, this checkout too, but write nothing. */
+const nobody = [
+  ...["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"],
+  ...["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"],
+]
+const cannotDropRights =
+  !isRoot || (works([...plainRoot, "true"]) && works([...nobody, "true"]))
+    ? ""
+    : " (skipped: root cannot give up rights here, setpriv fails)"
+
+function works(command: readonly string[]): boolean {
+  return spawnSync(command[0]!, command.slice(1)).status === 0
+}
+
+function usable(device: string): boolean {
+  try {
+    accessSync(device, constants.R_OK | constants.W_OK)
+    return true
+  } catch {
+    return false
+  }
+}
+
+describe.skipIf(noBuild !== "")(`wrong use of the command${noBuild}`, () => {
+  const usage: [what: string, args: string[], message: RegExp][] = [
+    ["an unknown command", ["walk"], /unknown command "walk".*help/],
+    ["an unknown option", ["run", "--kernel=x", "--colour"], /--colour.*help/],
+    ["an unknown option of lab", ["lab", "--colour", "--", "true"], /--colour/],
+    ["an argument that belongs nowhere", ["run", "--kernel=x", "y"], /y/],
+    ["an option without its value", ["run", "--kernel"], /--kernel/],
+    ["no kernel", ["run"], /--kernel is missing.*virtkit kernel/],
+    ["a lab without a command", ["lab"], /command/],
+    ["an unknown accel", ["run", "--kernel=x", "--accel=tcg"], /--accel "tcg".*auto or kvm or lab/],
+    ["a transport that is not there yet", ["run", "--kernel=x", "--transport=pci"], /--transport "pci"/],
+    ["an unknown network", ["run", "--kernel=x", "--net=tap=tap0"], /--net/],
+    ["an unknown disk key", ["run", "--kernel=x", "--disk=d,colour=red"], /unknown "colour".*readonly/],
+    ["an unknown disk format", ["run", "--kernel=x", "--disk=d,format=vmdk"], /format must be raw/],
+    ["an unknown cache mode", ["run", "--kernel=x", "--disk=d,cache=none"], /cache must be writeback/],
+    ["a number of CPUs that is none", ["run", "--kernel=x", "--cpus=two"], /--cpus "two"/],
+    ["a timeout that is none", ["run", "--kernel=x", "--timeout=soon"], /--timeout "soon"/],
+    ["a timeout of nothing", ["run", "--kernel=x", "--timeout=0"], /--timeout "0"/],
+  ]
+  it.each(usage)("%s", (_what, args, message) => expectRefusal(virtkit(args), message))
+
+  it("nothing at all: the usage, status 2", () => {
+    const { status, stdout, stderr } = virtkit([])
+    expect({ status, stdout }).toEqual({ status: 2, stdout: "" })
+    expect(stderr).toMatch(/virtkit run --kernel FILE/)
+  })
+
+  it.each(["kvm", "lab"])("files that are not there or cannot be used (--accel %s)", (accel) => {
+    const run = (...args: string[]) => virtkit(["run", `--accel=${accel}`, ...args])
+    expectRefusal(run("--kernel=/no/kernel"), /--kernel \/no\/kernel: there is no such file/)
+    expectRefusal(run(`--kernel=${directory}`), /it is a directory/)
+    const kernel = `--kernel=${path("kernel")}`
+    expectRefusal(run(kernel, "--initrd=/no/initrd"), /--initrd \/no\/initrd: there is no such file/)
+    expectRefusal(run(kernel, "--disk=/no/disk,readonly"), /--disk \/no\/disk: there is no such file/)
+  })
+
+  it.each(["kvm", "lab"])("memory that is too little or too much (--accel %s)", (accel) => {
+    const run = (memory: string) =>
+      virtkit(["run", `--accel=${accel}`, `--kernel=${path("kernel")}`, `--memory=${memory}`])
+    expectRefusal(run("0"), /memory: 0 bytes is too little, give 1M or more/)
+    expectRefusal(run("1P"), /memory: 1 PiB is more than this host has.*give less/)
+    expectRefusal(run("many"), /memory: "many" is not a size/)
+  })
+
+  describe.skipIf(cannotDropRights !== "")(`without rights${cannotDropRights}`, () => {
+    it("a disk that cannot be written, files that cannot be read", () => {
+      const run = (...args: string[]) => virtkit(["run", "--accel=kvm", ...args], isRoot ? plainRoot : [])
+      const kernel = `--kernel=${path("kernel")}`
+      expectRefusal(
+        run(kernel, `--disk=${path("locked")}`),
+        /locked: it cannot be written; add ",readonly" or change its permissions/,
+      )
+      expectRefusal(run(kernel, `--disk=${path("secret")}`), /secret: it cannot be read/)
+      expectRefusal(run(`--kernel=${path("secret")}`), /secret: it cannot be read/)
+    })
+
+    const open = !isRoot || !kvm || works([...nobody, "test", "-w", "/dev/kvm"])
+    const why = open ? " (skipped: /dev/kvm is not there, or nobody is kept from it)" : ""
+    it.skipIf(open)(`no permission on /dev/kvm${why}`, () => {
+      const args = ["run", "--accel=kvm", `--kernel=${path("kernel")}`]
+      expectRefusal(virtkit(args, nobody), /may not open \/dev\/kvm.*group/)
+    })
+  })
+
+  it("a qcow2 image", () => {
+    const args = ["run", `--kernel=${path("kernel")}`, `--disk=${path("disk.qcow2")},format=qcow2`]
+    expectRefusal(virtkit(args), /disk\.qcow2: format must be raw/)
+  })
+
+  it("a report that could not be written at the end", () => {
+    const run = (report: string) => virtkit(["run", `--kernel=${path("kernel")}`, `--report=${report}`])
+    expectRefusal(run("/no/where/report.json"), /--report \/no\/where\/report.json: there is no directory/)
+    expectRefusal(run(directory), /it is a directory/)
+  })
+
+  describe.skipIf(!kvm)(`on /dev/kvm${noKvm}`, () => {
+    const run = (...args: string[]) => virtkit(["run", "--accel=kvm", "--timeout=20", ...args])
+
+    it("a kernel that is none", () => {
+      expectRefusal(run(`--kernel=${path("text")}`), /text.*bzImage/)
+      expectRefusal(run(`--kernel=${path("empty")}`), /empty/)
+    })
+
+    it("an initrd larger than memory", () => {
+      expectRefusal(
+        run(`--kernel=${path("kernel")}`, `--initrd=${path("initrd")}`, "--memory=4M"),
+        /initrd.*memory/i,
+      )
+    })
+
+    it("numbers of CPUs that are not possible", () => {
+      expectRefusal(run(`--kernel=${path("kernel")}`, "--cpus=0"), /cpus: 0 is not possible/)
+      expectRefusal(run(`--kernel=${path("kernel")}`, "--cpus=65"), /cpus: 65 is not possible/)
+    })
+
+    it("disks that are none", () => {
+      const kernel = `--kernel=${path("kernel")}`
+      expectRefusal(run(kernel, `--disk=${path("odd")}`), /odd.*512/)
+      expectRefusal(run(kernel, `--disk=${path("disk")},serial=${"x".repeat(21)}`), /20 bytes/)
+      expectRefusal(run(kernel, `--disk=${path("disk")},queues=100`), /queues/)
+      expectRefusal(run(kernel, `--disk=${path("disk")}`, `--disk=${path("disk")}`), /disk.*(in use|lock)/)
+    })
+  })
+})
