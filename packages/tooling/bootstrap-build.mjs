@@ -52,11 +52,14 @@ export async function javascript(root) {
     "node_modules/typescript/package.json",
     "native/index.d.ts",
     "native/types",
+    "packages/tooling/bundle-cli.mjs",
     ...sources,
   ])
   const built = packages.every((name) => existsSync(join(root, "packages", name, "dist/index.js")))
-  if (built && readStamp(stampFile) === stamp) return
-  say("building the packages (tsc)")
+  const bundled = existsSync(join(root, "packages/cli/dist/bundle/bin.js"))
+  if (built && bundled && readStamp(stampFile) === stamp) return
+  say("building the packages (tsc, rolldown)")
   await run(process.execPath, [join(root, "node_modules/typescript/bin/tsc"), "-b"], root)
+  await run(process.execPath, [join(root, "packages/tooling/bundle-cli.mjs")], root)
   writeStamp(stampFile, stamp)
 }

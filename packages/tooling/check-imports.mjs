@@ -45,10 +45,27 @@ function importIn(node) {
   if (ts.isImportTypeNode(node) && ts.isLiteralTypeNode(node.argument)) {
     return { literal: node.argument.literal, typeOnly: true }
   }
-  if (ts.isCallExpression(node) && node.expression.kind === ts.SyntaxKind.ImportKeyword) {
+  if (ts.isCallExpression(node) && (isDynamicImport(node) || isMetaResolve(node))) {
     return { literal: node.arguments[0], typeOnly: false }
   }
   return { typeOnly: false }
+}
+
+/** @param {ts.CallExpression} node */
+function isDynamicImport(node) {
+  return node.expression.kind === ts.SyntaxKind.ImportKeyword
+}
+
+/**
+ * `import.meta.resolve("package/file")`: what is read or started from there is as needed as what is imported.
+ * @param {ts.CallExpression} node
+ */
+function isMetaResolve({ expression }) {
+  return (
+    ts.isPropertyAccessExpression(expression) &&
+    ts.isMetaProperty(expression.expression) &&
+    expression.name.text === "resolve"
+  )
 }
 
 /**

@@ -4,11 +4,15 @@
 //   node in-lab.js idle virtkit|qemu      boots and lets the guest sleep; CPU time over 10 s, resident memory
 import { spawn } from "node:child_process"
 import { existsSync, readFileSync, writeFileSync } from "node:fs"
+import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { FILES, MARKER } from "./lab-files.js"
 
 const USERSPACE_EXITS = "/sys/kernel/tracing/events/kvm/kvm_userspace_exit"
-const VIRTKIT = fileURLToPath(new URL("./virtkit.js", import.meta.url))
+const VIRTKIT = join(
+  dirname(fileURLToPath(import.meta.resolve("virtkit/package.json"))),
+  "dist/bundle/bin.js",
+)
 const CLOCK_TICKS = 100
 const IDLE_SECONDS = 10
 

@@ -70,6 +70,9 @@ function help(command: string | undefined): string {
 }
 
 async function version(): Promise<string> {
-  const { createRequire } = await import("node:module")
-  return (createRequire(import.meta.url)("../package.json") as { version: string }).version
+  const { readFileSync } = await import("node:fs")
+  const { join } = await import("node:path")
+  const { packageDirectory } = await import("./package-directory.js")
+  const manifest = readFileSync(join(packageDirectory(), "package.json"), "utf8")
+  return (JSON.parse(manifest) as { version: string }).version
 }

@@ -1,6 +1,7 @@
+import { dirname } from "node:path"
 import { fileURLToPath } from "node:url"
 
-/** The directory of this package, from which the lab gets its copy. */
+/** The directory of this package, wherever in it this code was bundled to. */
 export function packageDirectory(): string {
-  return fileURLToPath(new URL("..", import.meta.url)).replace(/\/$/, "")
+  return dirname(fileURLToPath(import.meta.resolve("virtkit/package.json")))
 }

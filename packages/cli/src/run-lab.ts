@@ -46,7 +46,7 @@ async function runInside(
   const { keys, restore } = openKeyboard(leave)
   try {
     const child = lab.spawn(
-      ["node", "/virtkit/node_modules/virtkit/dist/bin.js", ...labArguments(lab, options)],
+      ["node", "/virtkit/node_modules/virtkit/dist/bundle/bin.js", ...labArguments(lab, options)],
       {
         env: terminalSize(),
       },

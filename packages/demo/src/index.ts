@@ -3,7 +3,7 @@
 import { spawn } from "node:child_process"
 import { mkdtemp, rm } from "node:fs/promises"
 import { tmpdir } from "node:os"
-import { join } from "node:path"
+import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { findKernel } from "@virtkit/lab"
 import { checkDisk, makeDisk } from "./disk.js"
@@ -55,7 +55,8 @@ function runVirtkit(
   words: readonly string[],
   interactive: boolean,
 ): Promise<{ status: number | null; output: string }> {
-  const program = fileURLToPath(new URL("./virtkit.js", import.meta.url))
+  const manifest = fileURLToPath(import.meta.resolve("virtkit/package.json"))
+  const program = join(dirname(manifest), "dist/bundle/bin.js")
   const stdin = interactive ? "inherit" : "ignore"
   const child = spawn(process.execPath, [program, ...words], { stdio: [stdin, "pipe", "inherit"] })
   let output = ""
