@@ -1,4 +1,5 @@
-// Prints the resident memory of a VMM process beyond its guests' RAM, after the first VM and after five more, as JSON.
+// Prints the resident memory of a VMM process beyond its guests' RAM, after the first VM and after five more, and the
+// CPU time of the process while all six guests halt, in percent of a core, as JSON.
 import { readFileSync } from "node:fs"
 import { consolePort } from "@virtkit/virtio-console"
 import { rng } from "@virtkit/virtio-rng"
@@ -6,6 +7,7 @@ import { Vm } from "@virtkit/vmm"
 import { idleGuest } from "./exit-guest.js"
 
 const FURTHER = 5
+const IDLE_SECONDS = 5
 
 async function startVm(): Promise<Vm> {
   const vm = await Vm.create({ kernel: idleGuest(), memory: "512M", devices: [rng(), consolePort()] })
@@ -35,5 +37,9 @@ const first = residentBeyondRam(vms)
 for (let count = 0; count < FURTHER; count++) vms.push(await startVm())
 await new Promise((resolve) => setTimeout(resolve, 500))
 const further = (residentBeyondRam(vms) - first) / FURTHER
-process.stdout.write(`${JSON.stringify({ first, further })}\n`)
+const before = process.cpuUsage()
+await new Promise((resolve) => setTimeout(resolve, IDLE_SECONDS * 1000))
+const { user, system } = process.cpuUsage(before)
+const idlePercent = ((user + system) / 1e6 / IDLE_SECONDS) * 100
+process.stdout.write(`${JSON.stringify({ first, further, idlePercent })}\n`)
 for (const vm of vms) await vm.close()
