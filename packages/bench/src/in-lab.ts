@@ -57,7 +57,7 @@ async function onMarker(): Promise<void> {
   result.userspaceExits = countExits()
   if (mode !== "idle") return
   // Boot's last work (deferred initialisation, writeback) is not idling.
-  await new Promise((resolve) => setTimeout(resolve, 3000))
+  await new Promise((resolve) => setTimeout(resolve, 5000))
   const before = usage()
   await new Promise((resolve) => setTimeout(resolve, IDLE_SECONDS * 1000))
   const after = usage()
