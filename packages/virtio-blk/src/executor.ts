@@ -62,6 +62,8 @@ export class Executor implements BlockSession {
   readonly #returns: (() => void)[]
   /** By queue: chains were pushed and not flushed. */
   readonly #pushed: boolean[]
+  /** By queue: a drain waits for a later turn of the event loop. */
+  readonly #deferred: boolean[]
   readonly #free: Slot[]
   #active = true
   #turnBytes = 0
@@ -89,8 +91,12 @@ export class Executor implements BlockSession {
     this.depth = queues.reduce((sum, queue) => sum + (queue?.size ?? 0), 0)
     this.#free = Array.from({ length: this.depth }, (_, tag) => new Slot(tag))
     this.#pushed = queues.map(() => false)
+    this.#deferred = queues.map(() => false)
     this.#handlers = queues.map((queue) => (chain) => queue === undefined || this.#accept(queue, chain))
-    this.#returns = queues.map((_, index) => () => this.notify(index))
+    this.#returns = queues.map((_, index) => () => {
+      this.#deferred[index] = false
+      this.notify(index)
+    })
   }
 
   /** Requests that the backend has. */
@@ -102,7 +108,7 @@ export class Executor implements BlockSession {
     this.#backend.start(this)
     for (const queue of this.#context.queues) {
       // Chains may be there already, in a restored queue above all.
-      if (queue?.enableNotification()) this.#context.defer(this.#returns[queue.index]!)
+      if (queue?.enableNotification()) this.#defer(queue.index)
     }
   }
 
@@ -110,15 +116,23 @@ export class Executor implements BlockSession {
     this.#active = false
   }
 
-  /** Takes at most a queue's size of chains, then lets others have their turn (bad-input #16). */
+  /**
+   * Takes at most a queue's size of chains, then lets others have their turn (bad-input #16). While that turn is awaited
+   * notifications change nothing: each would add a drain to every turn to come (bad-input #34).
+   */
   notify(index: number): void {
     const queue = this.#context.queues[index]
-    if (!this.#active || queue === undefined) return
+    if (!this.#active || queue === undefined || this.#deferred[index]) return
     this.#turnBytes = 0
     const result = drainQueue(queue, this.#handlers[index]!)
     this.#backend.commit()
     this.#flush()
-    if (result !== "empty") this.#context.defer(this.#returns[index]!)
+    if (result !== "empty") this.#defer(index)
+  }
+
+  #defer(index: number): void {
+    this.#deferred[index] = true
+    this.#context.defer(this.#returns[index]!)
   }
 
   complete(request: BlockRequest, error: number): void {

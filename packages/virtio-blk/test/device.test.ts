@@ -269,6 +269,26 @@ describe("hostile guests", () => {
     await until(() => used() === 4, "the rest")
   })
 
+  it("bad-input #34: notifications while a drain waits for its turn do nothing", async () => {
+    const d = await disk({ backend: memoryDisk(8 * KiB), queueSize: 16 }, { queueSize: 16 })
+    const { harness } = d
+    const ring = harness.ring(0)
+    const offer = () => {
+      for (let i = 0; i < 16; i++) ring.add({ readable: [], writable: [1] })
+      ring.publish()
+    }
+    const used = () => harness.memory.readUint16(ring.used + 2)
+    offer()
+    d.device.notify(0)
+    expect(used()).toBe(16)
+    ring.reap()
+    // The driver refills and notifies again and again: one drain is due, in the next turn.
+    offer()
+    for (let i = 0; i < 100; i++) d.device.notify(0)
+    expect(used()).toBe(16)
+    await until(() => used() === 32, "the next turn")
+  })
+
   it("bad-input #17: what is in flight is bounded by the queue", async () => {
     const backend = manualBackend(64 * KiB)
     const d = await disk({ backend, queueSize: 16 }, { queueSize: 16 })
