@@ -59,7 +59,7 @@ function registersOf(regs: Regs, sregs: Sregs): Record<string, string> {
 
 /** As KVM reported them, else what memory has at the instruction pointer; empty where neither says. */
 function codeBytes(vcpu: Vcpu, exit: Failure, regs: Regs, sregs: Sregs, memory: GuestMemory): string {
-  if (exit.reason === "internal-error" && exit.instructionBytes !== undefined) {
+  if (exit.reason === "internal-error" && exit.instructionBytes?.length) {
     return Buffer.from(exit.instructionBytes).toString("hex")
   }
   const { valid, physicalAddress } = vcpu.translate(sregs.cs.base + regs.rip)

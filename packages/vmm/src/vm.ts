@@ -26,7 +26,7 @@ export interface VmEvents {
 }
 
 // Belongs to the thread's event loop rather than to a VM: one that serves all of them spins for all of them at once.
-const defaultLoop: VcpuLoop = new VcpuLoop()
+const defaultLoop: VcpuLoop = new VcpuLoop({ maxVcpus: 4096 })
 
 /**
  * A virtual machine: created, started, perhaps paused and resumed, and at its end exited and closed
@@ -46,7 +46,7 @@ export class Vm extends EventEmitter<VmEvents> implements AsyncDisposable {
   readonly #machine: Machine
   readonly #devices: readonly VirtioDevice[]
   readonly #teardown: Teardown
-  readonly #lifecycle = new Lifecycle((state) => this.emit("state", state))
+  readonly #lifecycle = new Lifecycle((state) => this.#tell("state", state))
   readonly #tail = new ConsoleTail()
   readonly #phases: Phases
   #resolveExited!: (exit: VmExit) => void
@@ -96,7 +96,7 @@ export class Vm extends EventEmitter<VmEvents> implements AsyncDisposable {
           onReset: () => tell((to) => to.#guestReset()),
           onPanic: () => tell((to) => to.#finish(() => to.#panic())),
           onError: (error) => tell((to) => to.#finish({ reason: "host-error", error })),
-          onNeedsReset: (device, reason) => tell((to) => to.emit("deviceNeedsReset", device, reason)),
+          onNeedsReset: (device, reason) => tell((to) => to.#tell("deviceNeedsReset", device, reason)),
         },
         teardown,
       )
@@ -114,18 +114,30 @@ export class Vm extends EventEmitter<VmEvents> implements AsyncDisposable {
     return this.#lifecycle.state
   }
 
+  /** Asked again after each change of state: a listener may have ended the VM. */
+  get #isRunning(): boolean {
+    return this.#lifecycle.state === "running"
+  }
+
   get memory(): GuestMemory {
     return this.#machine.memory
   }
 
-  /** Lets the vCPUs run. Throws StateError unless the VM is new. */
+  /** Lets the vCPUs run. Throws StateError unless the VM is new; SystemError, which ends it, when a thread is refused. */
   async start(): Promise<void> {
     this.#lifecycle.require("start", "created")
     discardUnread(this.serial)
     discardUnread(this.console)
     this.#phases.mark("start")
     this.#lifecycle.to("running")
-    for (const vcpu of this.#machine.vcpus) vcpu.start(defaultLoop, this.#handler)
+    if (!this.#isRunning) return
+    try {
+      for (const vcpu of this.#machine.vcpus) vcpu.start(defaultLoop, this.#handler)
+    } catch (error) {
+      // Those that did start must not run on as half a machine.
+      this.#finish({ reason: "host-error", error: error as Error })
+      throw error
+    }
   }
 
   /**
@@ -135,13 +147,14 @@ export class Vm extends EventEmitter<VmEvents> implements AsyncDisposable {
   async pause(): Promise<void> {
     this.#lifecycle.require("pause", "running")
     await Promise.all(this.#machine.vcpus.map((vcpu) => vcpu.pause()))
-    if (this.#lifecycle.state === "running") this.#lifecycle.to("paused")
+    if (this.#isRunning) this.#lifecycle.to("paused")
   }
 
   /** Goes on after `pause`. */
   async resume(): Promise<void> {
     this.#lifecycle.require("resume", "paused")
     this.#lifecycle.to("running")
+    if (!this.#isRunning) return
     for (const vcpu of this.#machine.vcpus) vcpu.resume()
   }
 
@@ -199,8 +212,8 @@ export class Vm extends EventEmitter<VmEvents> implements AsyncDisposable {
     this.#lifecycle.to("exited")
     this.#phases.mark("exit")
     void this.#quiesce(exit).then((result) => {
-      this.emit("exited", result)
       this.#resolveExited(result)
+      this.#tell("exited", result)
     })
   }
 
@@ -215,6 +228,18 @@ export class Vm extends EventEmitter<VmEvents> implements AsyncDisposable {
       this.#machine.platform.close()
     }
     return typeof exit === "function" ? exit() : exit
+  }
+
+  /** What a listener throws is an uncaught exception, as everywhere, and not the end of what the VM was doing. */
+  #tell<Name extends keyof VmEvents>(name: Name, ...args: VmEvents[Name]): void {
+    try {
+      // biome-ignore lint/suspicious/noExplicitAny: EventEmitter's types cannot be met by a generic name
+      this.emit(name, ...(args as any))
+    } catch (error) {
+      queueMicrotask(() => {
+        throw error
+      })
+    }
   }
 
   #guestReset(): void {

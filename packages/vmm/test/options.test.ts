@@ -1,0 +1,101 @@
+import { totalmem } from "node:os"
+import { PassThrough } from "node:stream"
+import { ConfigError, type VirtioDevice } from "@virtkit/interface"
+import { describe, expect, it } from "vitest"
+import { closeDevices, settleDevices } from "../src/devices.js"
+import { checkOptions, composeCmdline, MAX_CPUS } from "../src/options.js"
+import { tapOutput } from "../src/tap.js"
+import { Teardown } from "../src/teardown.js"
+
+describe("options", () => {
+  const check = (options: object) => checkOptions({ kernel: "k", ...options })
+
+  it("have defaults", () => {
+    expect(check({})).toMatchObject({
+      name: "vm",
+      cmdline: "",
+      memoryBytes: 2 ** 29,
+      cpus: 1,
+      kvm: "/dev/kvm",
+    })
+  })
+
+  it.each([
+    [{ cpus: 0 }, /cpus: 0 is not possible/],
+    [{ cpus: 1.5 }, /cpus: 1.5/],
+    [{ cpus: MAX_CPUS + 1 }, /from 1 to 64/],
+    [{ memory: 0 }, /too little/],
+    [{ memory: "1P" }, /more than this host has/],
+    [{ memory: totalmem() + 4096 }, /more than this host has/],
+    [{ memory: 2 ** 20 + 1 }, /multiple of the page size/],
+    [{ memory: -1 }, /not a number of bytes/],
+    [{ devices: new Array(18).fill({}) }, /devices: 18 are too many.*17/],
+  ])("refuse %j", (options, message) => {
+    expect(() => check(options)).toThrow(ConfigError)
+    expect(() => check(options)).toThrow(message)
+  })
+
+  it("make a command line that the caller's words can override", () => {
+    expect(composeCmdline("", "console=ttyS0")).toBe("console=ttyS0 panic=-1")
+    expect(composeCmdline("quiet", "console=hvc0")).toBe("console=hvc0 panic=-1 quiet")
+    expect(composeCmdline("console=hvc0 panic=5", "console=ttyS0")).toBe("console=hvc0 panic=5")
+    expect(composeCmdline("noconsole=1", "console=ttyS0")).toMatch(/^console=ttyS0 /)
+  })
+})
+
+describe("devices", () => {
+  const device = (log: string[], name: string, fails = false) =>
+    ({
+      name,
+      close: async () => {
+        log.push(name)
+        if (fails) throw new Error(`${name} cannot close`)
+      },
+    }) as unknown as VirtioDevice
+
+  it("that could be had are closed when another could not", async () => {
+    const log: string[] = []
+    const pending = [device(log, "a"), Promise.reject(new Error("no b")), Promise.resolve(device(log, "c"))]
+    await expect(settleDevices(pending)).rejects.toThrow("no b")
+    expect(log).toEqual(["a", "c"])
+  })
+
+  it("are all closed although one fails", async () => {
+    const log: string[] = []
+    await expect(closeDevices([device(log, "a", true), device(log, "b")])).rejects.toThrow("a cannot close")
+    expect(log).toEqual(["a", "b"])
+  })
+})
+
+describe("teardown", () => {
+  it("goes backwards, once, past what fails", async () => {
+    const log: number[] = []
+    const teardown = new Teardown()
+    for (const step of [1, 2, 3]) {
+      teardown.add(async () => {
+        log.push(step)
+        if (step === 2) throw new Error("two")
+      })
+    }
+    await expect(teardown.run()).rejects.toThrow("two")
+    await teardown.run()
+    expect(log).toEqual([3, 2, 1])
+  })
+
+  it("tells of several failures together", async () => {
+    const teardown = new Teardown()
+    for (const step of ["one", "two"]) teardown.add(() => Promise.reject(new Error(step)))
+    await expect(teardown.run()).rejects.toThrow(AggregateError)
+  })
+})
+
+it("a tap hears everything and is no reader", () => {
+  const stream = new PassThrough()
+  const heard: string[] = []
+  tapOutput(stream, (chunk) => heard.push(Buffer.from(chunk).toString()))
+  stream.write("ab")
+  stream.write("c")
+  expect(stream.readableFlowing).toBe(null)
+  expect(stream.read(2).toString()).toBe("ab")
+  expect(heard.join("")).toBe("abc")
+})
