@@ -3,7 +3,7 @@ import { Lab, packageShares } from "@virtkit/lab"
 import { parseSize } from "@virtkit/vmm"
 import { packageDirectory } from "./package-directory.js"
 import { parseCommand, wholeNumber } from "./run-options.js"
-import { openKeyboard } from "./terminal.js"
+import { openKeyboard, showOutput } from "./terminal.js"
 import { EXIT_CLEAN, EXIT_CRASH, labUsage, UsageError } from "./usage.js"
 
 /** `virtkit lab`: the command's exit status. */
@@ -71,8 +71,8 @@ async function runAttached(lab: Lab, command: readonly string[], leave: () => vo
     keys.pipe(child.stdin)
     // The command may end before its input does.
     child.stdin.on("error", () => keys.unpipe(child.stdin))
-    child.stdout.pipe(process.stdout, { end: false })
-    child.stderr.pipe(process.stderr, { end: false })
+    showOutput(child.stdout, process.stdout)
+    showOutput(child.stderr, process.stderr)
     const { status } = await child.exited
     return status ?? EXIT_CRASH
   } finally {

@@ -8,7 +8,7 @@ import { consolePort } from "@virtkit/virtio-console"
 import { rng } from "@virtkit/virtio-rng"
 import { describeExit, isCleanExit, Vm, type VmExit } from "@virtkit/vmm"
 import type { DiskOption, RunOptions } from "./run-options.js"
-import { openKeyboard } from "./terminal.js"
+import { openKeyboard, showOutput } from "./terminal.js"
 import { EXIT_CLEAN, EXIT_CRASH, EXIT_TIMEOUT } from "./usage.js"
 
 /** Runs the guest in this process on /dev/kvm. */
@@ -40,8 +40,11 @@ export async function runOnKvm(options: RunOptions): Promise<number> {
   await vm.start()
   const exit = await vm.exited
   clearTimeout(timer)
-  await drained()
+  // From here on signals end this process as they do any other: the reader of our output may be one that never reads.
   process.off("SIGTERM", interrupt).off("SIGINT", interrupt).off("SIGHUP", interrupt)
+  // A guest that ended by itself meanwhile was not ended by the timeout.
+  timedOut &&= exit.reason === "killed"
+  await drained()
 
   if (options.report !== undefined) writeReport(options.report, vm, exit, timedOut, began)
   return conclude(exit, timedOut, options)
@@ -71,12 +74,7 @@ function connectConsole(vm: Vm, options: RunOptions, leave: () => void): () => P
   const { keys, restore } = openKeyboard(leave)
   // The guest's end of input is no end of the guest: it may go on without it.
   keys.pipe(guest, { end: false })
-  guest.pipe(process.stdout, { end: false })
-  // A reader of our output that went away must not keep the guest waiting for it.
-  process.stdout.on("error", () => {
-    guest.unpipe(process.stdout)
-    guest.resume()
-  })
+  showOutput(guest, process.stdout)
   return async () => {
     keys.unpipe(guest)
     restore()

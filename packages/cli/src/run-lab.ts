@@ -1,16 +1,18 @@
+import { statSync } from "node:fs"
+import { ConfigError } from "@virtkit/interface"
 import { Lab, packageShares } from "@virtkit/lab"
-import { checkMemory, parseSize } from "@virtkit/vmm"
+import { checkCpus, checkMemory, formatSize, parseSize } from "@virtkit/vmm"
 import { packageDirectory } from "./package-directory.js"
 import { formatDisk, type RunOptions } from "./run-options.js"
-import { openKeyboard } from "./terminal.js"
-import { EXIT_CRASH } from "./usage.js"
+import { openKeyboard, showOutput } from "./terminal.js"
+import { EXIT_CRASH, EXIT_USAGE } from "./usage.js"
 
 /** What the lab itself needs beside its guest's RAM: kernel, Node.js, copies of kernel and initrd. */
 const LAB_OVERHEAD = 1.5 * 2 ** 30
 
 /** Runs the same command line in the lab: files are copied in, disks attached, streams and exit status passed through. */
 export async function runInLab(options: RunOptions): Promise<number> {
-  const memory = checkMemory(options.memory)
+  const memory = checkMachine(options)
   const stop = new AbortController()
   const interrupt = () => stop.abort()
   process.on("SIGTERM", interrupt).on("SIGINT", interrupt).on("SIGHUP", interrupt)
@@ -34,6 +36,19 @@ export async function runInLab(options: RunOptions): Promise<number> {
   }
 }
 
+/** What would be refused inside is refused before a lab is started for it. Gives the memory in bytes. */
+function checkMachine({ memory, cpus, initrd }: RunOptions): number {
+  checkCpus(cpus)
+  const bytes = checkMemory(memory)
+  const initrdBytes = initrd === undefined ? 0 : statSync(initrd).size
+  if (initrdBytes >= bytes) {
+    throw new ConfigError(
+      `--initrd ${initrd}: it has ${formatSize(initrdBytes)} and the guest's memory only ${formatSize(bytes)}; give more --memory`,
+    )
+  }
+  return bytes
+}
+
 /** Where things are in the lab. */
 const GUEST = { kernel: "/tmp/kernel", initrd: "/tmp/initrd", report: "/tmp/report.json" }
 
@@ -54,12 +69,14 @@ async function runInside(
     keys.pipe(child.stdin)
     // The command may end before its input does.
     child.stdin.on("error", () => keys.unpipe(child.stdin))
-    child.stdout.pipe(process.stdout, { end: false })
-    child.stderr.pipe(process.stderr, { end: false })
+    showOutput(child.stdout, process.stdout)
+    showOutput(child.stderr, process.stderr)
     const onAbort = () => child.kill("SIGTERM")
     signal.addEventListener("abort", onAbort, { once: true })
     const { status } = await child.exited
-    if (options.report !== undefined && !signal.aborted) await lab.copyOut(GUEST.report, options.report)
+    // There is none of a machine that was refused.
+    const hasReport = status !== EXIT_USAGE && !signal.aborted
+    if (options.report !== undefined && hasReport) await lab.copyOut(GUEST.report, options.report)
     return status ?? EXIT_CRASH
   } finally {
     keys.unpipe()

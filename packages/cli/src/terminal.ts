@@ -1,4 +1,4 @@
-import { Transform, type TransformCallback } from "node:stream"
+import { type Readable, Transform, type TransformCallback, type Writable } from "node:stream"
 
 const CTRL_A = 0x01
 const LEAVE = "x".charCodeAt(0)
@@ -52,6 +52,18 @@ export function openKeyboard(leave: () => void): { keys: NodeJS.ReadableStream; 
       release(stdin)
     },
   }
+}
+
+/**
+ * Writes what `source` says to `target`, which is not ended. When nobody reads `target` any more the rest is discarded:
+ * who wrote it must not wait for a reader that went away.
+ */
+export function showOutput(source: Readable, target: Writable): void {
+  source.pipe(target, { end: false })
+  target.on("error", () => {
+    source.unpipe(target)
+    source.resume()
+  })
 }
 
 function release(stdin: NodeJS.ReadStream): void {

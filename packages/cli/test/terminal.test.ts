@@ -1,5 +1,6 @@
+import { PassThrough, Writable } from "node:stream"
 import { describe, expect, it } from "vitest"
-import { EscapeKeys } from "../src/terminal.js"
+import { EscapeKeys, showOutput } from "../src/terminal.js"
 
 async function type(...chunks: number[][]): Promise<{ passed: number[]; left: number }> {
   let left = 0
@@ -30,5 +31,27 @@ describe("EscapeKeys", () => {
   })
   it("passes Ctrl-A and any other key as they are", async () => {
     expect(await type([A, 98])).toEqual({ passed: [A, 98], left: 0 })
+  })
+})
+
+describe("showOutput", () => {
+  it("passes everything on and leaves the target open", async () => {
+    const source = new PassThrough()
+    const target = new PassThrough()
+    showOutput(source, target)
+    source.end("abc")
+    await new Promise((resolve) => source.on("end", resolve))
+    expect(target.read().toString()).toBe("abc")
+    expect(target.writable).toBe(true)
+  })
+
+  it("discards what comes after the reader went away, so that nobody waits for it", async () => {
+    const source = new PassThrough()
+    const target = new Writable({ write: (_chunk, _encoding, done) => done(new Error("EPIPE")) })
+    showOutput(source, target)
+    const ended = new Promise((resolve) => source.on("end", resolve))
+    for (let i = 0; i < 100; i++) source.write(Buffer.alloc(4096))
+    source.end()
+    await ended
   })
 })

@@ -182,6 +182,16 @@ describe.skipIf(noBuild !== "")(`wrong use of the command${noBuild}`, () => {
     expectRefusal(run(directory), /it is a directory/)
   })
 
+  it("what a lab would refuse, before one is started for it", () => {
+    const run = (...args: string[]) => virtkit(["run", "--accel=lab", `--kernel=${path("kernel")}`, ...args])
+    expectRefusal(
+      run(`--initrd=${path("initrd")}`, "--memory=4M"),
+      /initrd: it has 4 MiB.*only 4 MiB.*--memory/,
+    )
+    expectRefusal(run("--cpus=0"), /cpus: 0 is not possible/)
+    expectRefusal(run("--cpus=65"), /from 1 to 64/)
+  })
+
   describe.skipIf(!kvm)(`on /dev/kvm${noKvm}`, () => {
     const run = (...args: string[]) => virtkit(["run", "--accel=kvm", "--timeout=20", ...args])
 

@@ -1,6 +1,6 @@
 export { type CpuFailure, describeExit, isCleanExit, type VmExit } from "./exit.js"
 export type { VmState } from "./lifecycle.js"
-export { checkMemory, MAX_CPUS, type MemoryBacking, type VmOptions } from "./options.js"
+export { checkCpus, checkMemory, MAX_CPUS, type MemoryBacking, type VmOptions } from "./options.js"
 export { type KvmProbe, probeKvm } from "./probe.js"
 export { formatSize, parseSize } from "./size.js"
 export type { VmStatistics } from "./statistics.js"

@@ -55,10 +55,7 @@ const PAGE = 4096
 
 /** Throws {@link ConfigError} with what is wrong and what would be right. */
 export function checkOptions(options: VmOptions): VmConfig {
-  const cpus = options.cpus ?? 1
-  if (!Number.isInteger(cpus) || cpus < 1 || cpus > MAX_CPUS) {
-    throw new ConfigError(`cpus: ${cpus} is not possible, give a number from 1 to ${MAX_CPUS}`)
-  }
+  const cpus = checkCpus(options.cpus ?? 1)
   const devices = options.devices?.length ?? 0
   if (devices > VIRTIO_GSIS.length) {
     throw new ConfigError(`devices: ${devices} are too many, virtio-mmio has room for ${VIRTIO_GSIS.length}`)
@@ -75,6 +72,11 @@ export function checkOptions(options: VmOptions): VmConfig {
     kvm: options.kvm ?? "/dev/kvm",
     registerPages: options.registerPages ?? true,
   }
+}
+
+export function checkCpus(cpus: number): number {
+  if (Number.isInteger(cpus) && cpus >= 1 && cpus <= MAX_CPUS) return cpus
+  throw new ConfigError(`cpus: ${cpus} is not possible, give a number from 1 to ${MAX_CPUS}`)
 }
 
 /** RAM is whole pages, enough for anything to boot, and no more than the host has. */
