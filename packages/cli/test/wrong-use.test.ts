@@ -4,6 +4,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
+import { tinyKernel } from "./tiny-kernel.js"
 
 const bin = fileURLToPath(new URL("../dist/bin.js", import.meta.url))
 const MiB = 2 ** 20
@@ -25,38 +26,6 @@ beforeAll(() => {
   writeFileSync(path("secret"), "x", { mode: 0 })
 })
 afterAll(() => rmSync(directory, { recursive: true, force: true }))
-
-/** The smallest PVH image: an endless loop. */
-function tinyKernel(): Buffer {
-  const image = Buffer.alloc(0x1000)
-  image.set([0x7f, 0x45, 0x4c, 0x46, 2, 1, 1])
-  image.writeUInt16LE(2, 16) // ET_EXEC
-  image.writeUInt16LE(62, 18) // EM_X86_64
-  image.writeUInt32LE(1, 20)
-  image.writeBigUInt64LE(0x10_0000n, 24)
-  image.writeBigUInt64LE(64n, 32)
-  image.writeUInt16LE(64, 52)
-  image.writeUInt16LE(56, 54)
-  image.writeUInt16LE(2, 56)
-  const segment = (at: number, type: number, offset: number, size: number) => {
-    image.writeUInt32LE(type, at)
-    image.writeUInt32LE(5, at + 4)
-    image.writeBigUInt64LE(BigInt(offset), at + 8)
-    image.writeBigUInt64LE(0x10_0000n, at + 16)
-    image.writeBigUInt64LE(0x10_0000n, at + 24)
-    image.writeBigUInt64LE(BigInt(size), at + 32)
-    image.writeBigUInt64LE(BigInt(size), at + 40)
-  }
-  segment(64, 1, 0x300, 2) // PT_LOAD: jmp to itself
-  segment(120, 4, 0x200, 20) // PT_NOTE: XEN_ELFNOTE_PHYS32_ENTRY
-  image.writeUInt32LE(4, 0x200)
-  image.writeUInt32LE(4, 0x204)
-  image.writeUInt32LE(18, 0x208)
-  image.write("Xen\0", 0x20c, "latin1")
-  image.writeUInt32LE(0x10_0000, 0x210)
-  image.set([0xeb, 0xfe], 0x300)
-  return image
-}
 
 /** Runs the command as it is installed; `command` goes before it. */
 function virtkit(args: readonly string[], command: readonly string[] = []) {
