@@ -60,6 +60,8 @@ function runVirtkit(
   const stdin = interactive ? "inherit" : "ignore"
   const child = spawn(process.execPath, [program, ...words], { stdio: [stdin, "pipe", "inherit"] })
   let output = ""
+  // It ends the guest, then it ends itself, and what we made is removed.
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => child.kill(signal))
   child.stdout.on("data", (chunk: Buffer) => {
     output += chunk.toString()
     process.stdout.write(chunk)
