@@ -4,24 +4,25 @@ import { finished } from "node:stream/promises"
 import type { VirtioDevice } from "@virtkit/interface"
 import { cacheDir } from "@virtkit/lab/paths"
 import { block } from "@virtkit/virtio-blk"
-import { consolePort } from "@virtkit/virtio-console"
+import { type ConsoleDevice, consolePort } from "@virtkit/virtio-console"
 import { rng } from "@virtkit/virtio-rng"
 import { describeExit, isCleanExit, Vm, type VmExit } from "@virtkit/vmm"
 import type { DiskOption, RunOptions } from "./run-options.js"
-import { openKeyboard, showOutput } from "./terminal.js"
+import { openKeyboard, showOutput, windowSize } from "./terminal.js"
 import { EXIT_CLEAN, EXIT_CRASH, EXIT_TIMEOUT } from "./usage.js"
 
 /** Runs the guest in this process on /dev/kvm. */
 export async function runOnKvm(options: RunOptions): Promise<number> {
   const began = performance.now()
   const stop = new AbortController()
+  const port = options.console === "virtio" ? consolePort(windowSize(process.stdout, process.env)) : undefined
   await using vm = await Vm.create({
     kernel: options.kernel,
     ...(options.initrd === undefined ? {} : { initrd: options.initrd }),
     cmdline: options.cmdline,
     memory: options.memory,
     cpus: options.cpus,
-    devices: devicesOf(options),
+    devices: devicesOf(options, port),
     kernelCache: join(cacheDir(), "vmlinux"),
     signal: stop.signal,
   })
@@ -36,6 +37,7 @@ export async function runOnKvm(options: RunOptions): Promise<number> {
   const interrupt = () => stop.abort()
   process.on("SIGTERM", interrupt).on("SIGINT", interrupt).on("SIGHUP", interrupt)
 
+  process.stdout.on("resize", () => port?.resize(process.stdout.columns, process.stdout.rows))
   const drained = connectConsole(vm, options, interrupt)
   await vm.start()
   const exit = await vm.exited
@@ -50,15 +52,12 @@ export async function runOnKvm(options: RunOptions): Promise<number> {
   return conclude(exit, timedOut, options)
 }
 
-function devicesOf(options: RunOptions): (VirtioDevice | Promise<VirtioDevice>)[] {
+function devicesOf(
+  options: RunOptions,
+  port: ConsoleDevice | undefined,
+): (VirtioDevice | Promise<VirtioDevice>)[] {
   const disks = options.disks.map((disk: DiskOption) => block(disk))
-  const port = options.console === "virtio" ? [consolePort(windowSize())] : []
-  return [...disks, ...port, rng()]
-}
-
-function windowSize(): { cols?: number; rows?: number } {
-  const { columns, rows } = process.stdout
-  return columns && rows ? { cols: columns, rows } : {}
+  return [...disks, ...(port ? [port] : []), rng()]
 }
 
 /**

@@ -54,6 +54,17 @@ export function openKeyboard(leave: () => void): { keys: NodeJS.ReadableStream; 
   }
 }
 
+/** Of the terminal that output goes to; of one that is not ours to ask, as its owner told in the environment. */
+export function windowSize(
+  output: { readonly columns?: number; readonly rows?: number },
+  environment: NodeJS.ProcessEnv,
+): { cols?: number; rows?: number } {
+  const cols = output.columns || Number(environment.COLUMNS)
+  const rows = output.rows || Number(environment.LINES)
+  const possible = (size: number) => Number.isInteger(size) && size > 0 && size <= 0xffff
+  return possible(cols) && possible(rows) ? { cols, rows } : {}
+}
+
 /**
  * Writes what `source` says to `target`, which is not ended. When nobody reads `target` any more the rest is discarded:
  * who wrote it must not wait for a reader that went away.

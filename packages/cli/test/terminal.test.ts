@@ -1,6 +1,6 @@
 import { PassThrough, Writable } from "node:stream"
 import { describe, expect, it } from "vitest"
-import { EscapeKeys, showOutput } from "../src/terminal.js"
+import { EscapeKeys, showOutput, windowSize } from "../src/terminal.js"
 
 async function type(...chunks: number[][]): Promise<{ passed: number[]; left: number }> {
   let left = 0
@@ -31,6 +31,16 @@ describe("EscapeKeys", () => {
   })
   it("passes Ctrl-A and any other key as they are", async () => {
     expect(await type([A, 98])).toEqual({ passed: [A, 98], left: 0 })
+  })
+})
+
+describe("windowSize", () => {
+  it("asks the terminal, else the environment, and takes only what is possible", () => {
+    const told = { COLUMNS: "132", LINES: "43" }
+    expect(windowSize({ columns: 100, rows: 30 }, told)).toEqual({ cols: 100, rows: 30 })
+    expect(windowSize({}, told)).toEqual({ cols: 132, rows: 43 })
+    expect(windowSize({}, {})).toEqual({})
+    expect(windowSize({}, { COLUMNS: "wide", LINES: "70000" })).toEqual({})
   })
 })
 
