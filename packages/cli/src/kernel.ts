@@ -1,4 +1,5 @@
 import { copyFile } from "node:fs/promises"
+import { ConfigError } from "@virtkit/interface"
 import { findKernel } from "@virtkit/lab"
 import { parseCommand } from "./run-options.js"
 import { EXIT_CLEAN, kernelUsage } from "./usage.js"
@@ -12,6 +13,14 @@ export async function kernelCommand(argv: readonly string[]): Promise<number> {
   }
   const kernel = await findKernel({ log: (line) => process.stderr.write(`virtkit: ${line}\n`) })
   if (values.output === undefined) process.stdout.write(`${kernel.vmlinuz}\n`)
-  else await copyFile(kernel.vmlinuz, values.output)
+  else await copy(kernel.vmlinuz, values.output)
   return EXIT_CLEAN
+}
+
+async function copy(source: string, target: string): Promise<void> {
+  await copyFile(source, target).catch((error: NodeJS.ErrnoException) => {
+    const why =
+      error.code === "ENOENT" ? "there is no such directory" : `it cannot be written (${error.code})`
+    throw new ConfigError(`--output ${target}: ${why}`, { cause: error })
+  })
 }

@@ -9,7 +9,7 @@ export type VmExit =
   | CpuFailure
   /** `kill()`, `close()` or the AbortSignal ended it. */
   | { readonly reason: "killed" }
-  /** Something on the host side failed: a device model threw, or KVM_RUN did. */
+  /** Something on the host side failed: a device model threw, or a thread was refused. */
   | { readonly reason: "host-error"; readonly error: Error }
 
 /** KVM could not go on with a vCPU. */
