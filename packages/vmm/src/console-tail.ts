@@ -38,6 +38,11 @@ export class ConsoleTail {
       .slice(-count)
   }
 
+  /** Whether a Linux kernel's last words were that it reboots. */
+  get restarting(): boolean {
+    return this.lines(1)[0]?.endsWith("reboot: Restarting system") ?? false
+  }
+
   /** Whether a Linux kernel reported a panic here. */
   get panicked(): boolean {
     const text = this.text()

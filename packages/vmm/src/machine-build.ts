@@ -10,6 +10,7 @@ import { Interrupts } from "./interrupts.js"
 import { DELAY_PORTS, IDENTITY_MAP_ADDRESS, TSS_ADDRESS } from "./machine.js"
 import type { VmConfig } from "./options.js"
 import { describePlatform, Platform } from "./platform.js"
+import { writeResetVector } from "./reset-vector.js"
 import type { Teardown } from "./teardown.js"
 import { createVcpus, setBootState } from "./vcpu-setup.js"
 import { VirtioBus } from "./virtio-bus.js"
@@ -78,6 +79,7 @@ export async function buildMachine(
     virtioMmio: virtio.descriptions,
   })
   for (const { address, bytes } of blobs) memory.write(address, bytes)
+  writeResetVector(memory)
   const kernel = await loadKernel({
     memory,
     kernel: config.kernel,

@@ -251,7 +251,10 @@ export class Vm extends EventEmitter<VmEvents> implements AsyncDisposable {
     return { reason: "panic", console: this.#tail.lines(TAIL_LINES) }
   }
 
-  #tripleFault(vcpu: Vcpu): VmExit {
+  /** A triple fault; some kernels reset the machine by one on purpose (reboot=t). */
+  #shutdown(vcpu: Vcpu): VmExit {
+    if (this.#tail.panicked) return this.#panic()
+    if (this.#tail.restarting) return { reason: "reset" }
     return { reason: "triple-fault", vcpu: vcpu.id, console: this.#tail.lines(TAIL_LINES) }
   }
 
@@ -267,7 +270,7 @@ export class Vm extends EventEmitter<VmEvents> implements AsyncDisposable {
   #onExit(vcpu: Vcpu, exit: VcpuExit): "resume" | undefined {
     switch (exit.reason) {
       case "shutdown":
-        this.#finish(() => (this.#tail.panicked ? this.#panic() : this.#tripleFault(vcpu)))
+        this.#finish(() => this.#shutdown(vcpu))
         return undefined
       case "system-event":
         if (exit.event === "shutdown") this.#finish({ reason: "poweroff" })

@@ -20,6 +20,15 @@ describe("ConsoleTail", () => {
     expect(tail.lines(2)).toEqual([" [31mtwo", "three"])
   })
 
+  it("sees a reboot only in the last line", () => {
+    const tail = new ConsoleTail()
+    expect(tail.restarting).toBe(false)
+    tail.add(Buffer.from("[ 1.0] reboot: Restarting system\r\n"))
+    expect(tail.restarting).toBe(true)
+    tail.add(Buffer.from("and on"))
+    expect(tail.restarting).toBe(false)
+  })
+
   it("sees a panic whose line came in two pieces", () => {
     const tail = new ConsoleTail()
     tail.add(Buffer.from("[ 1.0] Kernel panic - not"))
