@@ -129,13 +129,15 @@ function openBacking(
 function openFile(path: string, shared: boolean, size: number, offset: number): Source {
   const flags = shared ? constants.O_RDWR | constants.O_CREAT : constants.O_RDONLY
   const fd = system(() => openSync(path, flags, 0o600))
-  const have = fstatSync(fd).size
-  if (have < offset + size) {
-    if (!shared) {
-      closeSync(fd)
-      throw new ConfigError(`memory file ${path} has ${have} bytes, ${offset + size} are needed`)
+  try {
+    const have = fstatSync(fd).size
+    if (have < offset + size) {
+      if (!shared) throw new ConfigError(`memory file ${path} has ${have} bytes, ${offset + size} are needed`)
+      system(() => ftruncateSync(fd, offset + size))
     }
-    ftruncateSync(fd, offset + size)
+  } catch (error) {
+    closeSync(fd)
+    throw error
   }
   return { fd, mapping: { fd, shared, fileOffset: offset }, offset }
 }

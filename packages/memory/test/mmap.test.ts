@@ -166,6 +166,7 @@ describe("mmapMemory", () => {
     const descriptorsBefore = descriptors()
     expect(() => mmapMemory([{ guestAddress: 0, size: 2 ** 50 }])).toThrow(ConfigError)
     expect(() => mmapMemory(PAGE, { backing: { file: "/nonexistent/x" } })).toThrow(SystemError)
+    expect(() => mmapMemory(PAGE, { backing: { file: "/dev/null" } })).toThrow(/ftruncate/)
     const short = join(folder, "short")
     writeFileSync(short, "x")
     expect(() => mmapMemory(PAGE, { backing: { file: short, shared: false } })).toThrow(
