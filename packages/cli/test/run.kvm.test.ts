@@ -87,6 +87,11 @@ describe.skipIf(noRun !== "")(`virtkit run${noRun}`, () => {
     expect(report.reason).toBe("panic")
   })
 
+  it("lets a guest that has a crash kernel go on when it panics", async () => {
+    const crashLoaded = out(0x505, 2)
+    expect((await run([...crashLoaded, ...powerOff])).report.reason).toBe("poweroff")
+  })
+
   it("ends with 1 when it crashes", async () => {
     const { status, stderr, report } = await run(tripleFault)
     expect(status).toBe(1)

@@ -27,15 +27,20 @@ export class Doorbells {
   /** `address` is the guest physical address of the device's range. */
   add(address: number, doorbell: Doorbell): void {
     const eventFd = new EventFd()
-    const ioEventFd = this.#vm.ioeventfd({
-      fd: eventFd.fd,
-      space: "mmio",
-      address: address + doorbell.offset,
-      length: doorbell.length,
-      ...(doorbell.datamatch === undefined ? {} : { datamatch: doorbell.datamatch }),
-    })
-    this.#poller.add(eventFd.fd, this.#registered.length)
-    this.#registered.push({ doorbell, eventFd, remove: () => ioEventFd.close() })
+    try {
+      const ioEventFd = this.#vm.ioeventfd({
+        fd: eventFd.fd,
+        space: "mmio",
+        address: address + doorbell.offset,
+        length: doorbell.length,
+        ...(doorbell.datamatch === undefined ? {} : { datamatch: doorbell.datamatch }),
+      })
+      this.#poller.add(eventFd.fd, this.#registered.length)
+      this.#registered.push({ doorbell, eventFd, remove: () => ioEventFd.close() })
+    } catch (error) {
+      eventFd.close()
+      throw error
+    }
   }
 
   #deliver(count: number): void {

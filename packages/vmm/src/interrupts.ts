@@ -16,8 +16,13 @@ export class Interrupts {
     const existing = this.#lines.get(gsi)
     if (existing !== undefined) return existing.eventFd
     const eventFd = new EventFd()
-    const irqFd = this.#vm.irqfd({ fd: eventFd.fd, gsi })
-    this.#lines.set(gsi, { eventFd, remove: () => irqFd.close() })
+    try {
+      const irqFd = this.#vm.irqfd({ fd: eventFd.fd, gsi })
+      this.#lines.set(gsi, { eventFd, remove: () => irqFd.close() })
+    } catch (error) {
+      eventFd.close()
+      throw error
+    }
     return eventFd
   }
 

@@ -8,6 +8,7 @@ import {
   AcpiPm,
   CmosRtc,
   I8042,
+  PVPANIC_PANICKED,
   PvPanic,
   Serial16550,
 } from "@virtkit/legacy"
@@ -44,7 +45,11 @@ export class Platform {
     ports.claim(SERIAL_PORT, 8, this.serial)
     ports.claim(I8042_PORT, 5, new I8042({ onReset }))
     ports.claim(RTC_PORT, 2, this.#rtc)
-    ports.claim(PVPANIC_PORT, 1, new PvPanic({ onPanic }))
+    // With a crash kernel loaded (PVPANIC_CRASH_LOADED) the guest goes on, to write its dump.
+    const onEvent = (event: number) => {
+      if ((event & PVPANIC_PANICKED) !== 0) onPanic()
+    }
+    ports.claim(PVPANIC_PORT, 1, new PvPanic({ onPanic: onEvent }))
     ports.claim(ACPI_PM_PORT, ACPI_PM_REGISTERS.length, this.power)
   }
 

@@ -105,7 +105,8 @@ export class Vm extends EventEmitter<VmEvents> implements AsyncDisposable {
       if (options.signal) vm.#obey(options.signal)
       return vm
     } catch (error) {
-      await teardown.run()
+      // What cannot be closed either is most likely a consequence: the first error is the one to tell.
+      await teardown.run().catch(() => {})
       throw error
     }
   }
