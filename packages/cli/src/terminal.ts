@@ -43,8 +43,6 @@ export class EscapeKeys extends Transform {
  */
 export function openKeyboard(leave: () => void): { keys: NodeJS.ReadableStream; restore: () => void } {
   const { stdin } = process
-  // Input that cannot be read, a directory for instance, is input that has ended.
-  stdin.on("error", () => {})
   if (!stdin.isTTY) return { keys: stdin, restore: () => release(stdin) }
   stdin.setRawMode(true)
   return {
