@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process"
+import { resolve } from "node:path"
 import type { Duplex, Readable } from "node:stream"
 import { findTool, needTool } from "./tools.js"
 
@@ -49,11 +50,12 @@ function value(text: string): string {
   return text.replaceAll(",", ",,")
 }
 
+/** An absolute path, because QEMU takes what comes before a colon in others for a protocol. */
 function drive(id: string, path: string, readonly: boolean): string[] {
   const cache = readonly ? "" : ",cache=writeback,discard=unmap"
   return [
     "-drive",
-    `if=none,id=${id},format=raw,readonly=${readonly ? "on" : "off"}${cache},file=${value(path)}`,
+    `if=none,id=${id},format=raw,readonly=${readonly ? "on" : "off"}${cache},file=${value(resolve(path))}`,
   ]
 }
 

@@ -1,6 +1,6 @@
 import { mkdtemp, rm, writeFile } from "node:fs/promises"
 import { tmpdir, userInfo } from "node:os"
-import { join } from "node:path"
+import { join, resolve } from "node:path"
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest"
 import { Lab, type LabOptions } from "../src/lab.js"
 import { cacheDir } from "../src/paths.js"
@@ -55,10 +55,17 @@ describe("wrong use of the lab", () => {
     await expect(Lab.start(options)).rejects.toThrow(message)
   })
 
-  it("does not let a file name become a QEMU option", () => {
+  it("does not let a file name become a QEMU option or protocol", () => {
     const options = { memory: 2 ** 29, cpus: 1, vmlinuz: "k", cmdline: "", initrd: 5, image: "i" }
-    const args = qemuArguments({ ...options, disks: [{ path: "a,format=qcow2", readonly: true }] })
-    expect(args).toContain("if=none,id=disk0,format=raw,readonly=on,file=a,,format=qcow2")
+    const args = qemuArguments({
+      ...options,
+      disks: [{ path: "/a,format=qcow2", readonly: true }, { path: "nbd:host" }],
+    })
+    expect(args).toContain("if=none,id=disk0,format=raw,readonly=on,file=/a,,format=qcow2")
+    const file = resolve("nbd:host")
+    expect(args).toContain(
+      `if=none,id=disk1,format=raw,readonly=off,cache=writeback,discard=unmap,file=${file}`,
+    )
   })
 
   it("of packages: a dependency that is not installed is named", async () => {
