@@ -49,14 +49,18 @@ function reportError(error: unknown): number {
     process.stderr.write(`virtkit: ${String(error)}\n`)
     return EXIT_CRASH
   }
-  const code = (error as { code?: unknown }).code
-  const expected = error.name === "UsageError" || error.name === "VirtkitError" || typeof code === "string"
-  if (expected) {
+  if (isExpected(error)) {
     process.stderr.write(`virtkit: ${error.message}\n`)
     return EXIT_USAGE
   }
   process.stderr.write(`virtkit: ${error.stack}\n`)
   return EXIT_CRASH
+}
+
+/** Wrong usage, what virtkit says of options and state, and what the system refused; no other error of Node.js. */
+function isExpected(error: Error): boolean {
+  const { code } = error as { code?: unknown }
+  return error.name === "UsageError" || (typeof code === "string" && /^(ERR_VIRTKIT|E[A-Z0-9]+$)/.test(code))
 }
 
 function help(command: string | undefined): string {
