@@ -1,4 +1,6 @@
 export * as guest from "./guest-image.js"
+export { type GuestRun, type GuestRunOptions, LinuxLab } from "./linux-lab.js"
+export { IN_LAB } from "./linux-lab-paths.js"
 export {
   collectGarbage,
   mappingCount,

@@ -1,0 +1,131 @@
+import { mkdtemp, readFile, rm } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
+import { cachedInitramfs, findKernel, type Kernel, Lab, type LabOptions, packageShares } from "@virtkit/lab"
+import { IN_LAB } from "./linux-lab-paths.js"
+
+/** Drivers of all that a guest of virtkit, or of QEMU's microvm, can have. */
+const MODULES = ["virtio_mmio", "virtio_blk", "virtio_console", "virtio-rng", "button", "evdev"]
+
+/** Runs one of the scripts of the initramfs, the one that the kernel command line names, and powers off after it. */
+const INIT = `exec </dev/console >/dev/console 2>&1
+. "/scripts/$script"
+poweroff -f
+`
+
+/** What became of a run of the command. */
+export interface GuestRun {
+  readonly status: number | null
+  /** The guest's console, line ends as "\n". */
+  readonly stdout: string
+  readonly stderr: string
+}
+
+export interface GuestRunOptions {
+  /** More for the command line of virtkit. */
+  readonly args?: readonly string[]
+  /** More for the guest's kernel command line; "quiet" unless told. */
+  readonly cmdline?: string
+  /** Called with all that the guest said so far, each time that it said more. What it returns is typed in. */
+  readonly talk?: (said: string) => string | undefined
+}
+
+/** A lab in which guests run: Debian's kernel, an initramfs with busybox and shell scripts, and virtkit as it is built. */
+export class LinuxLab implements AsyncDisposable {
+  readonly lab: Lab
+  readonly kernel: Kernel
+
+  private constructor(lab: Lab, kernel: Kernel) {
+    this.lab = lab
+    this.kernel = kernel
+  }
+
+  /** `scripts`: by the name that `run` is given. `programs`: of the host, for the guests. */
+  static async start(
+    scripts: Readonly<Record<string, string>>,
+    options: LabOptions & { readonly programs?: readonly string[] } = {},
+  ): Promise<LinuxLab> {
+    const { programs = [], ...labOptions } = options
+    const kernel = await findKernel()
+    const initrd = await cachedInitramfs({
+      kernel,
+      modules: MODULES,
+      programs,
+      files: Object.entries(scripts).map(([name, data]) => ({ target: `/scripts/${name}`, data })),
+      init: INIT,
+    })
+    const lab = await Lab.start({
+      timeout: 180_000,
+      ...labOptions,
+      shares: [
+        ...(await packageShares(fileURLToPath(new URL("..", import.meta.url)).replace(/\/$/, ""))),
+        { source: kernel.vmlinuz, target: IN_LAB.kernel },
+        { source: initrd, target: IN_LAB.initrd },
+        ...(labOptions.shares ?? []),
+      ],
+    })
+    return new LinuxLab(lab, kernel)
+  }
+
+  /** Runs a guest that executes `script`, by `virtkit run` on the lab's /dev/kvm. */
+  async run(script: string, options: GuestRunOptions = {}): Promise<GuestRun> {
+    const { args = [], cmdline = "quiet" } = options
+    const command = ["node", IN_LAB.virtkit, "run", "--accel=kvm"]
+    const image = [`--kernel=${IN_LAB.kernel}`, `--initrd=${IN_LAB.initrd}`]
+    const words = `--cmdline=${cmdline} script=${script}`
+    return this.converse([...command, ...image, words, ...args], options.talk)
+  }
+
+  /** Runs one of this package's programs. Its output is JSON. */
+  async program(name: string, ...args: readonly string[]): Promise<unknown> {
+    const { status, stdout, stderr } = await this.lab.exec(["node", `${IN_LAB.programs}/${name}.js`, ...args])
+    if (status !== 0) throw new Error(`${name} ended with ${status}: ${stderr}`)
+    return JSON.parse(stdout.toString())
+  }
+
+  /** Runs any command; `talk` as in `run`. */
+  async converse(command: readonly string[], talk?: GuestRunOptions["talk"]): Promise<GuestRun> {
+    const child = this.lab.spawn(command)
+    let stdout = ""
+    let stderr = ""
+    child.stdin.on("error", () => {}) // it may end before it was told all
+    child.stdout.setEncoding("utf8")
+    child.stdout.on("data", (text: string) => {
+      stdout += text.replaceAll("\r", "")
+      const answer = talk?.(stdout)
+      if (answer !== undefined) child.stdin.write(answer)
+    })
+    child.stderr.setEncoding("utf8")
+    child.stderr.on("data", (text: string) => {
+      stderr += text
+    })
+    if (talk === undefined) child.stdin.end()
+    const closed = Promise.all([ended(child.stdout), ended(child.stderr)])
+    const { status } = await child.exited
+    await closed
+    child.stdin.end()
+    return { status, stdout, stderr }
+  }
+
+  /** The contents of a file of the lab. */
+  async read(path: string): Promise<Buffer> {
+    const directory = await mkdtemp(join(tmpdir(), "virtkit-read-"))
+    try {
+      await this.lab.copyOut(path, join(directory, "file"))
+      return await readFile(join(directory, "file"))
+    } finally {
+      await rm(directory, { recursive: true, force: true })
+    }
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.lab.close()
+  }
+}
+
+function ended(stream: NodeJS.ReadableStream): Promise<void> {
+  return new Promise((resolve) => {
+    stream.once("end", resolve).once("close", resolve)
+  })
+}
