@@ -71,7 +71,8 @@ export class LinuxLab implements AsyncDisposable {
   /** Runs a guest that executes `script`, by `virtkit run` on the lab's /dev/kvm. */
   async run(script: string, options: GuestRunOptions = {}): Promise<GuestRun> {
     const { args = [], cmdline = "quiet" } = options
-    const command = ["node", IN_LAB.virtkit, "run", "--accel=kvm"]
+    // A guard against a guest that hangs, not a statement about time: the last of two counts.
+    const command = ["node", IN_LAB.virtkit, "run", "--accel=kvm", "--timeout=90"]
     const image = [`--kernel=${IN_LAB.kernel}`, `--initrd=${IN_LAB.initrd}`]
     const words = `--cmdline=${cmdline} script=${script}`
     return this.converse([...command, ...image, words, ...args], options.talk)

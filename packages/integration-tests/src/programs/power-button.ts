@@ -9,14 +9,15 @@ const vm = await Vm.create({
   memory: "256M",
 })
 let said = ""
-let pressed = false
+let pressing: NodeJS.Timeout | undefined
 vm.serial.setEncoding("utf8")
 vm.serial.on("data", (text: string) => {
   said += text
-  if (pressed || !said.includes("waiting for the button")) return
-  pressed = true
-  vm.pressPowerButton()
+  if (pressing !== undefined || !said.includes("waiting for the button")) return
+  // Again and again: who opens the button later does not hear that it was pressed.
+  pressing = setInterval(() => vm.pressPowerButton(), 500)
 })
+vm.on("state", () => clearInterval(pressing))
 await vm.start()
 const exit = await vm.exited
 await vm.close()
