@@ -2,11 +2,26 @@ import { mkdtemp, readFile, rm } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
-import { cachedInitramfs, findKernel, type Kernel, Lab, type LabOptions, packageShares } from "@virtkit/lab"
+import {
+  cachedInitramfs,
+  findKernel,
+  type Kernel,
+  Lab,
+  type LabOptions,
+  packageShares,
+  type Share,
+} from "@virtkit/lab"
 import { IN_LAB } from "./linux-lab-paths.js"
 
 /** Drivers of all that a guest of virtkit, or of QEMU's microvm, can have. */
 const MODULES = ["virtio_mmio", "virtio_blk", "virtio_console", "virtio-rng", "button", "evdev"]
+
+/** This package and the command, with all that they need. Nothing here imports the command, so it is no dependency. */
+async function builtPackages(): Promise<Share[]> {
+  const directories = ["..", "../../cli"].map((path) => fileURLToPath(new URL(path, import.meta.url)))
+  const shares = await Promise.all(directories.map((path) => packageShares(path.replace(/\/$/, ""))))
+  return [...new Map(shares.flat().map((share) => [share.target, share])).values()]
+}
 
 /** Runs one of the scripts of the initramfs, the one that the kernel command line names, and powers off after it. */
 const INIT = `exec </dev/console >/dev/console 2>&1
@@ -59,7 +74,7 @@ export class LinuxLab implements AsyncDisposable {
       timeout: 180_000,
       ...labOptions,
       shares: [
-        ...(await packageShares(fileURLToPath(new URL("..", import.meta.url)).replace(/\/$/, ""))),
+        ...(await builtPackages()),
         { source: kernel.vmlinuz, target: IN_LAB.kernel },
         { source: initrd, target: IN_LAB.initrd },
         ...(labOptions.shares ?? []),

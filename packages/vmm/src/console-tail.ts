@@ -38,6 +38,14 @@ export class ConsoleTail {
       .slice(-count)
   }
 
+  /** The last `count` lines, except that the first one is the report of a panic if that was further back. */
+  crashLines(count: number): string[] {
+    const lines = this.lines(Number.POSITIVE_INFINITY)
+    const report = lines.findLast((line) => line.includes(panicMarkers[0]!))
+    const last = lines.slice(-count)
+    return report === undefined || last.includes(report) ? last : [report, ...last.slice(1)]
+  }
+
   /** Whether a Linux kernel's last words were that it reboots. */
   get restarting(): boolean {
     return this.lines(1)[0]?.endsWith("reboot: Restarting system") ?? false

@@ -249,7 +249,7 @@ export class Vm extends EventEmitter<VmEvents> implements AsyncDisposable {
   }
 
   #panic(): VmExit {
-    return { reason: "panic", console: this.#tail.lines(TAIL_LINES) }
+    return { reason: "panic", console: this.#tail.crashLines(TAIL_LINES) }
   }
 
   /** A triple fault; some kernels reset the machine by one on purpose (reboot=t). */

@@ -36,4 +36,13 @@ describe("ConsoleTail", () => {
     tail.add(Buffer.from(" syncing: sysrq"))
     expect(tail.panicked).toBe(true)
   })
+
+  it("tells a crash with its headline, however long the trace below it is", () => {
+    const tail = new ConsoleTail()
+    const trace = Array.from({ length: 40 }, (_, index) => `trace ${index}`)
+    tail.add(Buffer.from(`before\nKernel panic - not syncing: test\n${trace.join("\n")}\n`))
+    expect(tail.crashLines(3)).toEqual(["Kernel panic - not syncing: test", "trace 38", "trace 39"])
+    expect(tail.crashLines(42)).toEqual(["before", "Kernel panic - not syncing: test", ...trace].slice(-42))
+    expect(new ConsoleTail().crashLines(3)).toEqual([])
+  })
 })
