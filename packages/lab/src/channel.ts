@@ -22,7 +22,8 @@ export class Channel {
   #becomeReady: () => void = () => {}
   #failReady: (reason: Error) => void = () => {}
 
-  constructor(stream: Duplex) {
+  /** `ended` tells why the stream has closed, once that is known; commands that run fail with it. */
+  constructor(stream: Duplex, ended: Promise<string> = Promise.resolve("the lab ended")) {
     this.#stream = stream
     this.ready = new Promise((resolve, reject) => {
       this.#becomeReady = resolve
@@ -38,7 +39,7 @@ export class Channel {
       }
     })
     stream.on("error", (error) => this.lose(error))
-    stream.on("close", () => this.lose(new VirtkitError("ERR_VIRTKIT_LAB_GONE", "the lab ended")))
+    stream.on("close", async () => this.lose(new VirtkitError("ERR_VIRTKIT_LAB_GONE", await ended)))
   }
 
   /** Number of commands that are running. */

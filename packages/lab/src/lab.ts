@@ -129,7 +129,8 @@ export class Lab implements AsyncDisposable {
     }
     machine.console.on("data", (chunk: Buffer) => console.add(chunk))
     machine.errors.on("data", (chunk: Buffer) => errors.add(chunk))
-    const lab = new Lab(machine, new Channel(machine.agent), console, disks.length)
+    const ended = machine.ended.then((how) => `the lab ended: ${lastWords(how, errors.text, console.text)}`)
+    const lab = new Lab(machine, new Channel(machine.agent, ended), console, disks.length)
     try {
       await lab.#becomeReady(options.timeout ?? 60_000, options.signal)
     } catch (error) {
@@ -326,7 +327,20 @@ async function openInitrd(
 
 /** What to tell whoever could not start a lab: QEMU's words, else the end of the machine's console. */
 function startFailure(errors: string, console: string, cause: Error): VirtkitError {
-  const lines = (errors.trim() || console.trim()).split("\n").filter((line) => !line.includes("PCI: Fatal"))
-  const reason = lines.slice(-3).join("; ") || cause.message
+  const reason = lastLines(errors, console) || cause.message
   return new VirtkitError("ERR_VIRTKIT_LAB", `the lab did not start: ${reason}`, { cause })
+}
+
+/** How QEMU ended ("status 0" also when the lab's kernel panicked), and what it or the kernel said at last. */
+function lastWords(how: string, errors: string, console: string): string {
+  const lines = lastLines(errors, console)
+  return lines === "" ? how : `${how}; ${lines}`
+}
+
+function lastLines(errors: string, console: string): string {
+  const lines = (errors.trim() || console.trim()).split("\n").filter((line) => !line.includes("PCI: Fatal"))
+  // The reason stands above a panic's trace.
+  const panic = lines.findLast((line) => line.includes("Kernel panic"))
+  const last = panic === undefined ? lines.slice(-3) : [panic]
+  return last.map((line) => line.trim()).join("; ")
 }
