@@ -15,6 +15,8 @@ export default defineConfig({
   test: {
     include: ["packages/*/test/**/*.test.ts", "native/test/**/*.test.ts"],
     pool: "forks",
+    // A lab has two CPUs of its own, and the kernel in it measures its clock against ours while it starts.
+    fileParallelism: false,
     testTimeout: 20_000,
     setupFiles: [`${packages}/tooling/vitest-setup.mjs`],
     // .ci/run asks for the counts and the skipped tests.

@@ -52,7 +52,7 @@ function conversation(): (said: string) => string | undefined {
   }
 }
 
-describe("Debian's kernel", { timeout: 240_000 }, () => {
+describe("Debian's kernel", { timeout: 120_000, retry: 1 }, () => {
   let linux: LinuxLab
 
   beforeAll(async () => {

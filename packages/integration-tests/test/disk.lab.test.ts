@@ -19,7 +19,7 @@ const scripts = {
 echo serial $(cat /sys/block/vda/serial)
 echo queues $(ls /sys/block/vda/mq | wc -l)
 echo cache $(cat /sys/block/vda/queue/write_cache)
-/usr/bin/mke2fs -q -t ext4 /dev/vda
+/usr/bin/mke2fs -F -q -t ext4 /dev/vda
 mount -t ext4 /dev/vda /mnt
 dd if=/dev/urandom of=/mnt/data bs=1M count=200 2>/dev/null
 dd if=/dev/urandom of=/mnt/junk bs=1M count=40 2>/dev/null
@@ -64,7 +64,7 @@ function fact(said: string, name: string): string | undefined {
   return new RegExp(`^${name} (.*)$`, "m").exec(said)?.[1]
 }
 
-describe("an ext4 disk of a Linux guest", { timeout: 300_000 }, () => {
+describe("an ext4 disk of a Linux guest", { timeout: 300_000, retry: 1 }, () => {
   let linux: LinuxLab
   let directory = ""
   let image = ""
@@ -86,7 +86,7 @@ describe("an ext4 disk of a Linux guest", { timeout: 300_000 }, () => {
   }, 60_000)
 
   const guest = (script: string, disk: string, ...args: string[]) =>
-    linux.run(script, { args: [`--disk=${linux.lab.disks[0]},${disk}`, "--timeout=240", ...args] })
+    linux.run(script, { args: [`--disk=${linux.lab.disks[0]},${disk}`, "--timeout=120", ...args] })
 
   /** A look at the file system from the host, without the guest. */
   async function checkFromHost(): Promise<void> {
