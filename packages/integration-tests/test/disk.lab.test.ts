@@ -64,7 +64,7 @@ function fact(said: string, name: string): string | undefined {
   return new RegExp(`^${name} (.*)$`, "m").exec(said)?.[1]
 }
 
-describe("an ext4 disk of a Linux guest", { timeout: 300_000, retry: 1 }, () => {
+describe("an ext4 disk of a Linux guest", { timeout: 300_000 }, () => {
   let linux: LinuxLab
   let directory = ""
   let image = ""

@@ -11,7 +11,18 @@ for disk in /sys/block/vd*; do
 done
 mount -t ext4 -o ro /dev/lab/usr /usr
 
-modprobe kvm-amd &
+# KVM takes the frequency of the TSC once, when it is loaded. The kernel measures it a second time in its first seconds, and
+# then switches to it. A KVM that was loaded before gives its guests timers that never fire, for want of TSC scaling.
+load_kvm() {
+  read -r clock <"$clocksource/current_clocksource"
+  while [ "$clock" != tsc ]; do
+    usleep 2000
+    read -r clock <"$clocksource/current_clocksource"
+  done
+  modprobe kvm-amd
+}
+clocksource=/sys/devices/system/clocksource/clocksource0
+load_kvm &
 kvm=$!
 cat /usr/bin/node >/dev/null &
 mount -t tmpfs none /dev/shm
