@@ -1,0 +1,33 @@
+import type { AcceleratedBusDevice, BusDevice, GuestMemory, Interrupt } from "@virtkit/interface"
+
+/** What the PCI bus needs of the machine around it. The VMM implements it with its two buses and KVM; a test with less. */
+export interface PciHost {
+  /** What functions do DMA to. */
+  readonly memory: GuestMemory
+  /**
+   * Lets `device` answer at `[address, address + size)`, with its doorbells and its register page served without exits
+   * where the machine can. Undefined when any of the range is taken: the BAR then answers nowhere.
+   */
+  map(
+    space: "memory" | "io",
+    address: number,
+    size: number,
+    device: BusDevice | AcceleratedBusDevice,
+  ): PciMapping | undefined
+  /** A message-signalled interrupt that is routed nowhere yet. Throws `SystemError` when there are no more. */
+  createMsi(): PciMsi
+  /** Drives one of the four interrupt lines of the root bus (0 is INTA); shared, so the bus has wired them or already. */
+  setLine(line: 0 | 1 | 2 | 3, asserted: boolean): void
+}
+
+/** A range that answers. */
+export interface PciMapping {
+  remove(): void
+}
+
+/** A vector between the function and the guest's local APICs. */
+export interface PciMsi extends Interrupt {
+  /** Where `signal` sends what from now on: address and data of the guest's MSI-X entry. Must not throw. */
+  route(address: number, data: number): void
+  close(): void
+}

@@ -1,0 +1,1 @@
+export type { PciHost, PciMapping, PciMsi } from "./host.js"
