@@ -7,6 +7,6 @@ export {
   loadRaw,
   type RawOptions,
 } from "./load.js"
-export { MEMORY_TYPE, type MemoryMapEntry, memoryMap } from "./memory-map.js"
+export { type AddressRange, MEMORY_TYPE, type MemoryMapEntry, memoryMap } from "./memory-map.js"
 export type { CpuSetup, DescriptorTable, GeneralRegisters, Segment, SpecialRegisters } from "./registers.js"
 export { type UnpackOptions, unpackKernel } from "./unpack/index.js"

@@ -6,7 +6,7 @@ import { isElf, parseElf } from "./elf.js"
 import { KernelFormatError } from "./errors.js"
 import { loadInitrd, type Placed } from "./initrd.js"
 import { CMDLINE_LIMIT, ZERO_PAGE_ADDRESS } from "./layout.js"
-import { type MemoryMapEntry, memoryMap } from "./memory-map.js"
+import { type AddressRange, type MemoryMapEntry, memoryMap } from "./memory-map.js"
 import { placeBzImage, placeElf } from "./place.js"
 import { writePvhInfo } from "./pvh.js"
 import type { CpuSetup } from "./registers.js"
@@ -34,6 +34,8 @@ export interface LoadOptions {
   readonly cmdline?: string | undefined
   /** Of the ACPI root pointer. Default: 0, there is none. */
   readonly rsdpAddress?: number | undefined
+  /** Told to the guest as reserved, such as the configuration space of PCI; not RAM. */
+  readonly reserved?: readonly AddressRange[] | undefined
   /**
    * Whether to unpack a bzImage here, which is much faster than to let the guest do it, and where to keep the result.
    * What cannot be unpacked is started as it is. Default: unpack, keep nothing.
@@ -156,7 +158,7 @@ async function loadRest(options: LoadOptions, image: Placed, header: SetupHeader
       await source.close()
     }
   }
-  return { cmdlineAddress, initrd, memoryMap: memoryMap(memory) }
+  return { cmdlineAddress, initrd, memoryMap: memoryMap(memory, options.reserved) }
 }
 
 /** Long mode with RSI at boot_params, as the 64-bit protocol of Linux wants it. */

@@ -18,8 +18,18 @@ const RESERVED: readonly MemoryMapEntry[] = [
   { address: 0xfffbc000, size: 0x4000, type: MEMORY_TYPE.reserved },
 ]
 
-/** The map that a guest is told: RAM without the legacy hole from 640 KiB to 1 MiB, and what is reserved, by address. */
-export function memoryMap(memory: GuestMemory): MemoryMapEntry[] {
+/** A range of guest physical addresses. */
+export interface AddressRange {
+  readonly address: number
+  /** Bytes. */
+  readonly size: number
+}
+
+/**
+ * The map that a guest is told: RAM without the legacy hole from 640 KiB to 1 MiB, and what is reserved, by address.
+ * `reserved`: what is so beside that, outside of RAM.
+ */
+export function memoryMap(memory: GuestMemory, reserved: readonly AddressRange[] = []): MemoryMapEntry[] {
   const ram = memory.regions.flatMap(({ guestAddress, size }) => {
     const end = guestAddress + size
     return [
@@ -27,7 +37,9 @@ export function memoryMap(memory: GuestMemory): MemoryMapEntry[] {
       piece(Math.max(guestAddress, HIGH_MEMORY_START), end),
     ]
   })
-  return [...ram.filter(({ size }) => size > 0), ...RESERVED].sort((a, b) => a.address - b.address)
+  const more = reserved.map((range) => ({ ...range, type: MEMORY_TYPE.reserved }))
+  const entries = [...ram.filter(({ size }) => size > 0), ...RESERVED, ...more]
+  return entries.sort((a, b) => a.address - b.address)
 }
 
 function piece(start: number, end: number): MemoryMapEntry {

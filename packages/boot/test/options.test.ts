@@ -110,7 +110,9 @@ describe("guest memory", () => {
   })
 
   it("is described to the guest without overlaps, by address", () => {
-    const map = memoryMap(ram(16 * MIB, MIB))
+    const ecam = { address: 0xe000_0000, size: 16 * MIB }
+    const map = memoryMap(ram(16 * MIB, MIB), [ecam])
+    expect(map).toContainEqual({ ...ecam, type: MEMORY_TYPE.reserved })
     for (const [index, entry] of map.entries()) {
       const previous = map[index - 1]
       if (previous) expect(entry.address).toBeGreaterThanOrEqual(previous.address + previous.size)

@@ -64,6 +64,12 @@ export class Bus {
     return claim
   }
 
+  /** Whether `claim` would find nobody in `[start, start + length)`. */
+  isFree(start: number, length: number): boolean {
+    const next = this.#claims[this.#firstEndingAfter(start)]
+    return next === undefined || next.start >= start + length
+  }
+
   /** Takes the range back. Throws {@link StateError} if `claim` is not (or no longer) on this bus. */
   release(claim: BusClaim): void {
     const position = this.#claims.indexOf(claim)
@@ -88,7 +94,7 @@ export class Bus {
     if (claim !== undefined) {
       const offset = address - claim.start
       if (offset + size <= claim.length) return unsigned(claim.device.read(offset, size), size)
-    } else if (this.#isFree(address, size)) {
+    } else if (this.#isRestFree(address, size)) {
       this.unclaimedReads++
       return unsigned(-1, size)
     }
@@ -104,7 +110,7 @@ export class Bus {
     if (claim !== undefined) {
       const offset = address - claim.start
       if (offset + size <= claim.length) return claim.device.write(offset, size, unsigned(value, size))
-    } else if (this.#isFree(address, size)) {
+    } else if (this.#isRestFree(address, size)) {
       this.unclaimedWrites++
       return undefined
     }
@@ -139,10 +145,8 @@ export class Bus {
   }
 
   /** Whether no claim begins within the access; its first address is known to be free. */
-  #isFree(address: number, size: AccessSize): boolean {
-    if (size === 1) return true
-    const next = this.#claims[this.#firstEndingAfter(address)]
-    return next === undefined || next.start >= address + size
+  #isRestFree(address: number, size: AccessSize): boolean {
+    return size === 1 || this.isFree(address, size)
   }
 
   /** Position of the first claim whose end lies behind `address`: the one that holds it, or the next one after it. */

@@ -28,6 +28,19 @@ class Recorder implements BusDevice {
 
 const ports = () => new Bus({ name: "port", limit: 0x10000 })
 
+describe("isFree", () => {
+  it("tells whether a claim would be refused", () => {
+    const bus = ports()
+    bus.claim(0x3f8, 8, new Recorder("serial0"))
+    expect([bus.isFree(0x3f0, 8), bus.isFree(0x400, 1), bus.isFree(0, 0x3f8)]).toEqual([true, true, true])
+    expect([bus.isFree(0x3ff, 1), bus.isFree(0x3f0, 9), bus.isFree(0, 0x10000)]).toEqual([
+      false,
+      false,
+      false,
+    ])
+  })
+})
+
 describe("claim", () => {
   it("refuses an overlap and names both devices and ranges", () => {
     const bus = ports()

@@ -50,6 +50,9 @@ export interface RegisterPage {
 /** Implemented by bus devices that have doorbells or a register page; the VMM uses what it can of it. */
 export interface AcceleratedBusDevice extends BusDevice {
   readonly doorbells: readonly Doorbell[]
-  /** From now on keep the registers in `page` (copying the present ones); undefined: keep them privately again. */
-  setRegisterPage(page: RegisterPage | undefined): void
+  /**
+   * From now on keep the registers in `page` (copying the present ones), which is the first page of the range; undefined:
+   * keep them privately again. Absent when reads of its registers have side effects.
+   */
+  setRegisterPage?(page: RegisterPage | undefined): void
 }

@@ -1,4 +1,4 @@
-import type { Doorbell } from "@virtkit/interface"
+import { type Doorbell, SystemError } from "@virtkit/interface"
 import type { Vm as KvmVm } from "@virtkit/kvm"
 import { EventFd, Poller } from "@virtkit/native"
 
@@ -8,12 +8,16 @@ interface Registered {
   readonly remove: () => void
 }
 
+/** Where a doorbell is: a guest physical address or a port. */
+export type DoorbellSpace = "memory" | "io"
+
 /** The doorbells of one VM: writes that the kernel turns into eventfd signals, and their delivery on the event loop. */
 export class Doorbells {
   readonly #vm: KvmVm
   readonly #onError: (error: Error) => void
   readonly #poller: Poller
-  readonly #registered: Registered[] = []
+  /** By token of the poller. */
+  readonly #registered: (Registered | undefined)[] = []
 
   /** `onError` gets what a doorbell's `ring` throws. */
   constructor(vm: KvmVm, onError: (error: Error) => void) {
@@ -24,42 +28,67 @@ export class Doorbells {
     this.#poller.unref()
   }
 
-  /** `address` is the guest physical address of the device's range. */
-  add(address: number, doorbell: Doorbell): void {
+  /**
+   * `address` is where the device's range starts. Undefined when KVM has no room for more (it has for about 1,000 a VM):
+   * writes then exit and reach the device as any other. Otherwise returns what takes it away.
+   */
+  add(space: DoorbellSpace, address: number, doorbell: Doorbell): (() => void) | undefined {
     const eventFd = new EventFd()
     try {
       const ioEventFd = this.#vm.ioeventfd({
         fd: eventFd.fd,
-        space: "mmio",
+        space: space === "io" ? "pio" : "mmio",
         address: address + doorbell.offset,
         length: doorbell.length,
         ...(doorbell.datamatch === undefined ? {} : { datamatch: doorbell.datamatch }),
       })
-      this.#poller.add(eventFd.fd, this.#registered.length)
-      this.#registered.push({ doorbell, eventFd, remove: () => ioEventFd.close() })
+      const token = this.#freeToken()
+      this.#poller.add(eventFd.fd, token)
+      this.#registered[token] = { doorbell, eventFd, remove: () => ioEventFd.close() }
+      return () => {
+        const removed = this.#remove(token)
+        // A write of before, that nobody has heard of yet, must not be lost. Ringing too often is allowed.
+        if (removed !== undefined) this.#ring(removed)
+      }
     } catch (error) {
       eventFd.close()
+      if (error instanceof SystemError && error.code === "ENOSPC") return undefined
       throw error
     }
+  }
+
+  #freeToken(): number {
+    const free = this.#registered.indexOf(undefined)
+    return free < 0 ? this.#registered.length : free
+  }
+
+  #remove(token: number): Doorbell | undefined {
+    const entry = this.#registered[token]
+    if (entry === undefined) return undefined
+    this.#registered[token] = undefined
+    this.#poller.remove(entry.eventFd.fd)
+    entry.remove()
+    entry.eventFd.close()
+    return entry.doorbell
   }
 
   #deliver(count: number): void {
     for (let index = 0; index < count; index++) {
       const entry = this.#registered[this.#poller.tokens[index] ?? -1]
-      try {
-        entry?.doorbell.ring()
-      } catch (error) {
-        this.#onError(error as Error)
-      }
+      if (entry !== undefined) this.#ring(entry.doorbell)
+    }
+  }
+
+  #ring(doorbell: Doorbell): void {
+    try {
+      doorbell.ring()
+    } catch (error) {
+      this.#onError(error as Error)
     }
   }
 
   close(): void {
-    for (const { eventFd, remove } of this.#registered.splice(0)) {
-      this.#poller.remove(eventFd.fd)
-      remove()
-      eventFd.close()
-    }
+    for (let token = 0; token < this.#registered.length; token++) this.#remove(token)
     this.#poller.close()
   }
 }

@@ -5,11 +5,13 @@ import type { GuestMemory, VirtioDevice } from "@virtkit/interface"
 import { Kvm, type Vm as KvmVm, type Vcpu } from "@virtkit/kvm"
 import { type MmapBacking, mmapMemory } from "@virtkit/memory/mmap"
 import type { VirtioMmio } from "@virtkit/virtio"
+import { AddressSpaces } from "./address-spaces.js"
 import { Doorbells } from "./doorbells.js"
 import { Interrupts } from "./interrupts.js"
 import { DELAY_PORTS, IDENTITY_MAP_ADDRESS, TSS_ADDRESS } from "./machine.js"
 import type { VmConfig } from "./options.js"
 import { describePlatform, Platform } from "./platform.js"
+import { RegisterPages } from "./register-page.js"
 import { writeResetVector } from "./reset-vector.js"
 import type { Teardown } from "./teardown.js"
 import { createVcpus, setBootState } from "./vcpu-setup.js"
@@ -61,16 +63,10 @@ export async function buildMachine(
   const ports = new Bus({ name: "port", limit: 0x1_0000 })
   const mmio = new Bus({ name: "mmio" })
   const platform = new Platform({ ports, interrupt: (gsi) => interrupts.line(gsi), ...events })
-  const virtio = new VirtioBus({
-    vm,
-    mmio,
-    memory,
-    interrupts,
-    doorbells,
-    firstPageSlot: config.registerPages ? memory.regions.length : undefined,
-    onError: events.onError,
-    onNeedsReset: events.onNeedsReset,
-  })
+  const pages = config.registerPages ? new RegisterPages(vm, memory.regions.length) : undefined
+  const spaces = new AddressSpaces({ ports, mmio, doorbells, pages })
+  const { onError, onNeedsReset } = events
+  const virtio = new VirtioBus({ spaces, memory, interrupts, onError, onNeedsReset })
   for (const device of devices) virtio.attach(device)
 
   const cpus = Array.from({ length: config.cpus }, (_, apicId) => ({ apicId }))

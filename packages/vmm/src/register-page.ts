@@ -8,19 +8,24 @@ const PAGE_SIZE = 4096
 export class SlotRegisterPage implements RegisterPage {
   readonly #vm: KvmVm
   readonly #slot: number
-  readonly #guestAddress: number
   // KVM has only the address; this keeps the memory.
   readonly #page: MappedPage = mmapPage()
+  #guestAddress = 0
   #shown = false
 
-  constructor(vm: KvmVm, slot: number, guestAddress: number) {
+  constructor(vm: KvmVm, slot: number) {
     this.#vm = vm
     this.#slot = slot
-    this.#guestAddress = guestAddress
   }
 
   get view(): DataView {
     return this.#page.view
+  }
+
+  /** Where it is the next time that it is shown. */
+  place(guestAddress: number): void {
+    this.hide()
+    this.#guestAddress = guestAddress
   }
 
   hide(): void {
@@ -42,5 +47,30 @@ export class SlotRegisterPage implements RegisterPage {
       readonly: true,
       owner: this.#page,
     })
+  }
+}
+
+/** The register pages of a VM: a guest that moves its devices about gets the same few again and again. */
+export class RegisterPages {
+  readonly #vm: KvmVm
+  readonly #free: SlotRegisterPage[] = []
+  #nextSlot: number
+
+  /** Memory slots from `firstSlot` on are its own. */
+  constructor(vm: KvmVm, firstSlot: number) {
+    this.#vm = vm
+    this.#nextSlot = firstSlot
+  }
+
+  /** A hidden page. */
+  acquire(guestAddress: number): SlotRegisterPage {
+    const page = this.#free.pop() ?? new SlotRegisterPage(this.#vm, this.#nextSlot++)
+    page.place(guestAddress)
+    return page
+  }
+
+  release(page: SlotRegisterPage): void {
+    page.hide()
+    this.#free.push(page)
   }
 }

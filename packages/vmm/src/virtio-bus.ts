@@ -1,21 +1,14 @@
 import type { VirtioMmioDescription } from "@virtkit/acpi"
-import type { Bus } from "@virtkit/bus"
-import type { GuestMemory, VirtioDevice } from "@virtkit/interface"
-import type { Vm as KvmVm } from "@virtkit/kvm"
+import { ConfigError, type GuestMemory, type VirtioDevice } from "@virtkit/interface"
 import { VirtioMmio } from "@virtkit/virtio"
-import type { Doorbells } from "./doorbells.js"
+import type { AddressSpaces } from "./address-spaces.js"
 import type { Interrupts } from "./interrupts.js"
 import { VIRTIO_GSIS, VIRTIO_MMIO_BASE, VIRTIO_MMIO_STRIDE } from "./machine.js"
-import { SlotRegisterPage } from "./register-page.js"
 
 export interface VirtioBusOptions {
-  readonly vm: KvmVm
-  readonly mmio: Bus
+  readonly spaces: AddressSpaces
   readonly memory: GuestMemory
   readonly interrupts: Interrupts
-  readonly doorbells: Doorbells
-  /** The first memory slot that register pages may use; undefined: every register read exits. */
-  readonly firstPageSlot: number | undefined
   readonly onError: (error: Error) => void
   readonly onNeedsReset: (device: string, reason: string) => void
 }
@@ -31,12 +24,17 @@ export class VirtioBus {
     this.#options = options
   }
 
+  /** Throws {@link ConfigError} when there is no interrupt left. */
   attach(device: VirtioDevice): void {
-    const { vm, mmio, memory, interrupts, doorbells, firstPageSlot, onError, onNeedsReset } = this.#options
+    const { spaces, memory, interrupts, onError, onNeedsReset } = this.#options
     const index = this.transports.length
     const address = VIRTIO_MMIO_BASE + index * VIRTIO_MMIO_STRIDE
-    // checkOptions refused more devices than there are interrupts.
-    const gsi = VIRTIO_GSIS[index]!
+    const gsi = VIRTIO_GSIS[index]
+    if (gsi === undefined) {
+      throw new ConfigError(
+        `devices: virtio-mmio has room for ${VIRTIO_GSIS.length}; use the transport "pci"`,
+      )
+    }
     const transport = new VirtioMmio({
       device,
       memory,
@@ -44,13 +42,7 @@ export class VirtioBus {
       onError,
       onNeedsReset: (reason) => onNeedsReset(device.name, reason),
     })
-    mmio.claim(address, VIRTIO_MMIO_STRIDE, transport)
-    for (const doorbell of transport.doorbells) doorbells.add(address, doorbell)
-    if (firstPageSlot !== undefined) {
-      const page = new SlotRegisterPage(vm, firstPageSlot + index, address)
-      transport.setRegisterPage(page)
-      page.show()
-    }
+    spaces.map("memory", address, VIRTIO_MMIO_STRIDE, transport)
     this.transports.push(transport)
     this.descriptions.push({ address, gsi })
   }
