@@ -18,4 +18,5 @@ export {
 } from "./split-ring.js"
 export { transportConformance } from "./transport-conformance.js"
 export type { RingAddresses, StartOptions, TransportDriver } from "./transport-driver.js"
+export { VirtioDriver, type VirtioDriverOptions } from "./virtio-driver.js"
 export { until } from "./wait.js"

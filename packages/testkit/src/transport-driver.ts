@@ -48,6 +48,12 @@ export interface TransportDriver {
   writeQueue(index: number, size: number, at: RingAddresses): void
   /** Makes a ring and writes it. */
   setupQueue(index: number, size: number): SplitRingDriver
+  /** Whether the device is at resetting that queue. */
+  queueResetting(index: number): boolean
+  /** Asks for a reset of one queue (2.6.1); settles when the vCPU that asked goes on. */
+  writeQueueReset(index: number): void | Promise<void>
+  /** Resets one queue and waits until that is complete. */
+  resetQueue(index: number): Promise<void>
   /** The whole of 3.1.1. */
   start(options?: StartOptions): Promise<void>
 
