@@ -29,6 +29,9 @@ export const ACPI_RESET_VALUE = 1
 export const ACPI_S5_SLEEP_TYPE = 5
 /** The event status bit of the power button. */
 export const ACPI_EVENT_POWER_BUTTON = 0x01
+/** The event status bit of the PCI hot-plug controller, whose own registers have the details. */
+export const ACPI_EVENT_PCI_HOT_PLUG = 0x02
+const ALL_EVENTS = 0xff
 
 const SLEEP_ENABLE = 0x20
 const SLEEP_TYPE_SHIFT = 2
@@ -60,7 +63,12 @@ export class AcpiPm implements BusDevice, Stateful {
 
   /** Asks the guest to shut down. What it makes of that, and when, is its own decision. */
   pressPowerButton(): void {
-    this.#events |= ACPI_EVENT_POWER_BUTTON
+    this.raiseEvent(ACPI_EVENT_POWER_BUTTON)
+  }
+
+  /** Sets bits of the event status (0x01 to 0x80) and tells the guest; what they mean is in the DSDT. */
+  raiseEvent(bits: number): void {
+    this.#events |= bits & ALL_EVENTS
     this.#interrupt.signal()
   }
 
@@ -98,7 +106,7 @@ export class AcpiPm implements BusDevice, Stateful {
   restore(state: unknown): void {
     const saved = new StateReader("ACPI PM", 1, state)
     const sleepControl = saved.integer("sleepControl", SLEEP_CONTROL_READABLE)
-    const events = saved.integer("events", ACPI_EVENT_POWER_BUTTON)
+    const events = saved.integer("events", ALL_EVENTS)
     this.#sleepControl = sleepControl
     this.#events = events
   }

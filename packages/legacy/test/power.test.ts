@@ -1,5 +1,5 @@
 import { RestoreError } from "@virtkit/interface"
-import { ACPI_PM_REGISTERS, AcpiPm, DebugExit, PvPanic } from "@virtkit/legacy"
+import { ACPI_EVENT_PCI_HOT_PLUG, ACPI_PM_REGISTERS, AcpiPm, DebugExit, PvPanic } from "@virtkit/legacy"
 import { describe, expect, it } from "vitest"
 
 function pm() {
@@ -50,6 +50,21 @@ describe("AcpiPm", () => {
     expect(seen.off).toBe(0)
   })
 
+  it("keeps several events apart, each until its bit is written as 1", () => {
+    const { device, seen } = pm()
+    device.raiseEvent(ACPI_EVENT_PCI_HOT_PLUG)
+    device.pressPowerButton()
+    expect(seen.signals).toBe(2)
+    expect(device.read(4, 1)).toBe(3)
+    device.write(4, 1, 1)
+    expect(device.read(4, 1)).toBe(ACPI_EVENT_PCI_HOT_PLUG)
+    device.write(4, 1, 2)
+    expect(device.read(4, 1)).toBe(0)
+    // The register has 8 bits: no more get into it, nor into the saved state.
+    device.raiseEvent(0x180)
+    expect(device.read(4, 1)).toBe(0x80)
+  })
+
   it("hands its state to a new one", () => {
     const { device } = pm()
     device.pressPowerButton()
@@ -57,7 +72,7 @@ describe("AcpiPm", () => {
     const other = pm().device
     other.restore(structuredClone(device.state()))
     expect([other.read(0, 1), other.read(4, 1)]).toEqual([0x08, 1])
-    expect(() => other.restore({ version: 1, sleepControl: 0, events: 2 })).toThrow(RestoreError)
+    expect(() => other.restore({ version: 1, sleepControl: 0, events: 0x100 })).toThrow(RestoreError)
     expect(other.read(4, 1)).toBe(1)
   })
 })
