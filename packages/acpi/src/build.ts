@@ -4,6 +4,7 @@ import type { MachineDescription } from "./description.js"
 import { dsdt } from "./dsdt.js"
 import { fadt } from "./fadt.js"
 import { madt } from "./madt.js"
+import { checkPci, mcfg } from "./pci.js"
 import { acpiTable, checksum } from "./table.js"
 
 /** The tables lie in [start, end); the RSDP at its start, where Linux looks for it even when nobody tells it. */
@@ -26,7 +27,7 @@ export interface AcpiTables {
 }
 
 /**
- * The ACPI tables of a machine (RSDP, XSDT, FADT, MADT, DSDT and `extraTables`), placed in {@link ACPI_AREA}, which the
+ * The ACPI tables of a machine (RSDP, XSDT, FADT, MADT, MCFG, DSDT and `extraTables`), placed in {@link ACPI_AREA}, which the
  * guest's memory map must reserve.
  * Throws {@link ConfigError} when the description contradicts itself or the tables do not fit.
  */
@@ -41,7 +42,9 @@ export function buildAcpiTables(machine: MachineDescription): AcpiTables {
     return address
   }
   const dsdtAddress = place(dsdt(machine))
-  const listed = [fadt(machine, dsdtAddress), madt(machine), ...(machine.extraTables ?? [])].map(place)
+  const tables = [fadt(machine, dsdtAddress), madt(machine)]
+  if (machine.pci) tables.push(mcfg(machine.pci))
+  const listed = [...tables, ...(machine.extraTables ?? [])].map(place)
   const xsdtAddress = place(acpiTable("XSDT", 1, concat(listed.map((address) => littleEndian(address, 8)))))
   if (next > ACPI_AREA.end) {
     const [used, room] = [next - ACPI_AREA.start, ACPI_AREA.end - ACPI_AREA.start]
@@ -67,7 +70,8 @@ function rsdp(xsdtAddress: number): Uint8Array {
   return bytes
 }
 
-function check({ cpus, virtioMmio = [], serialPorts = [] }: MachineDescription): void {
+function check(machine: MachineDescription): void {
+  const { cpus, virtioMmio = [], serialPorts = [], pci, powerManagement } = machine
   if (cpus.length < 1 || cpus.length > 4096)
     throw new ConfigError(`a machine has 1 to 4096 CPUs, not ${cpus.length}`)
   if (new Set(cpus.map(({ apicId }) => apicId)).size !== cpus.length) {
@@ -76,4 +80,5 @@ function check({ cpus, virtioMmio = [], serialPorts = [] }: MachineDescription):
   if (virtioMmio.length > 256)
     throw new ConfigError(`at most 256 virtio-mmio devices, not ${virtioMmio.length}`)
   if (serialPorts.length > 15) throw new ConfigError(`at most 15 serial ports, not ${serialPorts.length}`)
+  if (pci) checkPci(pci, powerManagement?.powerButton !== undefined)
 }

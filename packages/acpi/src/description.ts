@@ -18,9 +18,11 @@ export interface MachineDescription {
   readonly virtioMmio?: readonly VirtioMmioDescription[]
   /** The pvpanic port, by which a guest kernel tells that it panicked. */
   readonly pvpanic?: { readonly port: number }
-  /** AML that other packages add to the end of the DSDT, at its root: a PCI host bridge for instance. */
+  /** A PCI Express host bridge, segment 0. */
+  readonly pci?: PciHostDescription
+  /** AML that other packages add to the end of the DSDT, at its root. */
   readonly extraAml?: readonly Aml[]
-  /** Whole tables (see `acpiTable`) that other packages add: MCFG for instance. */
+  /** Whole tables (see `acpiTable`) that other packages add: SRAT for instance. */
   readonly extraTables?: readonly Uint8Array[]
 }
 
@@ -47,7 +49,7 @@ export interface PowerManagement {
   readonly s5SleepType?: number
   /**
    * The power button, behind a generic event device: its GSI (edge, active high) says that the status port has an event.
-   * Bit 0 is the power button; writing 1 to a bit clears it.
+   * Bit 0 is the power button, bit 1 PCI hot plug; writing 1 to a bit clears it.
    */
   readonly powerButton?: { readonly statusPort: number; readonly gsi: number }
 }
@@ -57,4 +59,46 @@ export interface VirtioMmioDescription {
   readonly size?: number
   /** Edge-triggered, active high, not shared. */
   readonly gsi: number
+}
+
+/** A range of ports or of guest physical addresses. Size in bytes. */
+export interface PciAddressRange {
+  readonly address: number
+  readonly size: number
+}
+
+export interface PciHostDescription {
+  /**
+   * Configuration space in memory, 1 MiB a bus from bus 0 on, below 4 GiB. The guest's memory map must reserve it:
+   * Linux ignores it otherwise.
+   */
+  readonly ecam: { readonly address: number; readonly buses: number }
+  /** Where BARs may lie. */
+  readonly windows: {
+    readonly io?: PciAddressRange
+    readonly memory32?: PciAddressRange
+    readonly memory64?: PciAddressRange
+  }
+  /** Whether configuration space can be reached through ports 0xcf8 to 0xcff too. */
+  readonly conf1?: boolean
+  /**
+   * GSIs of the four interrupt lines of the root bus, level-triggered. Pin p (0 is INTA#) of device d on it drives line
+   * (d + p) % 4; what is behind a root port drives the pins of that port.
+   */
+  readonly interruptGsis: readonly [number, number, number, number]
+  /** PCI Express root ports on bus 0, each with one device behind it. */
+  readonly rootPorts?: readonly PciRootPortDescription[]
+  /**
+   * Devices behind the root ports come and go. Three 32-bit registers from `port` on, a bit a slot: inserted, removal
+   * requested (both cleared by writing ones), eject (write-only). Bit 1 of the event status (see
+   * `PowerManagement.powerButton`, which must be there) says that one of the first two has something.
+   */
+  readonly hotPlug?: { readonly port: number }
+}
+
+export interface PciRootPortDescription {
+  /** Device number on bus 0. */
+  readonly device: number
+  /** Number of the slot, as the guest shows it, and its bit in the registers of the hot-plug controller: 0 to 31. */
+  readonly slot: number
 }

@@ -1,15 +1,25 @@
 import * as aml from "./aml/index.js"
 import type { MachineDescription, PowerManagement, VirtioMmioDescription } from "./description.js"
+import { PCI_HOT_PLUG_METHOD, pciHost } from "./pci.js"
 import { acpiTable } from "./table.js"
 
 /** Notification value of a control method power button: pressed (ACPI 5.6.6, table 5.178). */
 const POWER_BUTTON_PRESSED = 0x80
 
+/** Bits of the event status register. */
+const EVENT = { powerButton: 0x01, pciHotPlug: 0x02 } as const
+
 /** The differentiated system description table: the devices that a guest cannot find by itself. */
 export function dsdt(machine: MachineDescription): Uint8Array {
   const terms = [
-    aml.scope("\\_SB", ...processors(machine), ...legacyDevices(machine), ...virtioDevices(machine)),
-    ...powerManagement(machine.powerManagement),
+    aml.scope(
+      "\\_SB",
+      ...processors(machine),
+      ...legacyDevices(machine),
+      ...virtioDevices(machine),
+      ...(machine.pci ? pciHost(machine.pci) : []),
+    ),
+    ...powerManagement(machine),
     ...(machine.extraAml ?? []),
   ]
   // Revision 2 makes integers 64 bits wide.
@@ -44,14 +54,20 @@ function virtioDevices({ virtioMmio = [] }: MachineDescription): aml.Aml[] {
   )
 }
 
-function powerManagement(pm: PowerManagement | undefined): aml.Aml[] {
+function powerManagement({ powerManagement: pm, pci }: MachineDescription): aml.Aml[] {
   if (!pm) return []
   const s5 = aml.name("\\_S5", aml.pack(pm.s5SleepType ?? 5, 0, 0, 0))
-  return pm.powerButton ? [s5, aml.scope("\\_SB", ...powerButton(pm.powerButton))] : [s5]
+  return pm.powerButton
+    ? [s5, aml.scope("\\_SB", ...events(pm.powerButton, pci?.hotPlug !== undefined))]
+    : [s5]
 }
 
-function powerButton({ statusPort, gsi }: { statusPort: number; gsi: number }): aml.Aml[] {
-  const events = aml.local(0)
+/** The power button and the generic event device, which hands on the events of all that has some. */
+function events(
+  { statusPort, gsi }: NonNullable<PowerManagement["powerButton"]>,
+  hotPlug: boolean,
+): aml.Aml[] {
+  const pending = aml.local(0)
   const button = aml.device("PWRB", aml.name("_HID", aml.eisaId("PNP0C0C")), aml.name("_UID", 0))
   const eventDevice = aml.device(
     "GED",
@@ -64,9 +80,10 @@ function powerButton({ statusPort, gsi }: { statusPort: number; gsi: number }): 
     aml.method(
       "_EVT",
       { args: 1, serialized: true },
-      aml.store("ESTS", events),
-      aml.store(events, "ESTS"),
-      aml.ifThen(aml.and(events, 0x01), aml.notify("PWRB", POWER_BUTTON_PRESSED)),
+      aml.store("ESTS", pending),
+      aml.store(pending, "ESTS"),
+      aml.ifThen(aml.and(pending, EVENT.powerButton), aml.notify("PWRB", POWER_BUTTON_PRESSED)),
+      ...(hotPlug ? [aml.ifThen(aml.and(pending, EVENT.pciHotPlug), aml.call(PCI_HOT_PLUG_METHOD))] : []),
     ),
   )
   return [button, eventDevice]

@@ -4,6 +4,9 @@ export type {
   CpuDescription,
   InterruptOverride,
   MachineDescription,
+  PciAddressRange,
+  PciHostDescription,
+  PciRootPortDescription,
   PowerManagement,
   VirtioMmioDescription,
 } from "./description.js"

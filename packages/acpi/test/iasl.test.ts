@@ -4,7 +4,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { acpiTable, aml, buildAcpiTables, type MachineDescription } from "@virtkit/acpi"
 import { afterAll, describe, expect, it } from "vitest"
-import { fullMachine } from "./machine.js"
+import { fullMachine, fullPci } from "./machine.js"
 
 const hasIasl = spawnSync("iasl", ["-v"]).status === 0
 const skipped = hasIasl ? "" : " (skipped: iasl is not installed, Debian's package is acpica-tools)"
@@ -12,7 +12,7 @@ const skipped = hasIasl ? "" : " (skipped: iasl is not installed, Debian's packa
 const directory = mkdtempSync(join(tmpdir(), "virtkit-acpi-"))
 afterAll(() => rmSync(directory, { recursive: true }))
 
-/** Everything the AML builder can express, as a package for PCI would use it. */
+/** Everything the AML builder can express. */
 const everyTerm: aml.Aml[] = [
   aml.scope(
     "\\_SB",
@@ -81,9 +81,17 @@ const machines: Record<string, MachineDescription> = {
     })),
     interruptOverrides: [{ irq: 0, gsi: 2 }],
   }),
+  pci: fullMachine({ pci: fullPci() }),
+  "pci-bare": {
+    cpus: [{ apicId: 0 }],
+    pci: { ecam: { address: 0xe0000000, buses: 1 }, windows: {}, interruptGsis: [5, 5, 5, 5] },
+  },
+  "pci-ports": fullMachine({
+    pci: fullPci({ rootPorts: Array.from({ length: 31 }, (_, n) => ({ device: n + 1, slot: n })) }),
+  }),
   extended: fullMachine({
     extraAml: everyTerm,
-    extraTables: [acpiTable("MCFG", 1, new Uint8Array(24))],
+    extraTables: [acpiTable("SLIT", 1, Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 0, 10))],
   }),
 }
 

@@ -1,4 +1,4 @@
-import type { MachineDescription } from "@virtkit/acpi"
+import type { MachineDescription, PciHostDescription } from "@virtkit/acpi"
 
 /** A machine with one of everything; override what a test is about. */
 export function fullMachine(overrides: Partial<MachineDescription> = {}): MachineDescription {
@@ -17,6 +17,26 @@ export function fullMachine(overrides: Partial<MachineDescription> = {}): Machin
       { address: 0xd0001000, gsi: 17 },
     ],
     pvpanic: { port: 0x505 },
+    ...overrides,
+  }
+}
+
+/** A host bridge with all that one can have. */
+export function fullPci(overrides: Partial<PciHostDescription> = {}): PciHostDescription {
+  return {
+    ecam: { address: 0xe0000000, buses: 256 },
+    windows: {
+      io: { address: 0x1000, size: 0xf000 },
+      memory32: { address: 0xc0000000, size: 0x1000_0000 },
+      memory64: { address: 2 ** 40, size: 2 ** 39 },
+    },
+    conf1: true,
+    interruptGsis: [16, 17, 18, 19],
+    rootPorts: [
+      { device: 1, slot: 0 },
+      { device: 0x1f, slot: 31 },
+    ],
+    hotPlug: { port: 0x620 },
     ...overrides,
   }
 }
