@@ -6,6 +6,22 @@ export * as guestCode from "./guest-code.js"
 export { FakeInterrupt } from "./interrupt.js"
 export { TestMemory, type TestMemoryOptions, type TestRegion } from "./memory.js"
 export { MmioDriver, type MmioDriverOptions } from "./mmio-driver.js"
+export {
+  type PciAccess,
+  type PciAddress,
+  PciDriver,
+  type PciDriverBar,
+  type PciDriverOptions,
+} from "./pci-driver.js"
+export {
+  FakeMsi,
+  FakePciHost,
+  type FakePciHostOptions,
+  type FakePciMapping,
+  FakeRegisterPage,
+  type PciSpace,
+} from "./pci-host.js"
+export { PCI, PCI_CAPABILITY, PCI_COMMAND, PCI_EXPRESS, PCI_MSIX, PCI_STATUS } from "./pci-spec.js"
 export { DESCRIPTOR, FEATURE, INTERRUPT, MMIO, MMIO_MAGIC, RING_FLAG, STATUS } from "./spec.js"
 export {
   type ChainLayout,
