@@ -6,7 +6,7 @@ import type { Stateful } from "./state.js"
  * A virtio device, written once and run behind any transport (virtio-mmio, virtio-pci, vhost-user).
  *
  * The transport calls it on the VM's thread, never re-entrantly. Order: construction, `activate` at DRIVER_OK, any
- * number of `notify` and `writeConfig`, `reset`, `activate` again and so on, at the end `close`. `writeConfig` may come
+ * number of `notify`, `writeConfig` and `resetQueue`, `reset`, `activate` again and so on, at the end `close`. `writeConfig` may come
  * before `activate`. Nothing that a guest does may make a method throw.
  */
 export interface VirtioDevice extends Stateful {
@@ -33,6 +33,14 @@ export interface VirtioDevice extends Stateful {
   /** The driver made buffers available in that queue, or may have. Spurious calls are allowed. */
   notify(queueIndex: number): void
   /**
+   * The driver resets one queue of an active device (2.6.1). Devices that have this are offered VIRTIO_F_RING_RESET. When
+   * it returns or resolves no request of that queue is in flight and nothing of it will be touched again; chains in flight
+   * are abandoned. `context.queues` is without the queue already, and whoever still holds it pushes and pops in vain. If
+   * the driver enables the queue again, another one takes its place there, and a `notify` follows. Must not reject.
+   * Neither `reset` nor another `resetQueue` of that queue comes while it is pending.
+   */
+  resetQueue?(queueIndex: number): void | Promise<void>
+  /**
    * Quiesce: when it resolves no request is in flight, no queue or memory of the context will be touched again, and
    * device state is as after construction. Chains in flight are abandoned, not pushed. Resolves at once when idle.
    */
@@ -46,7 +54,10 @@ export interface DeviceContext {
   readonly memory: GuestMemory
   /** Negotiated features, transport and ring features included. */
   readonly features: bigint
-  /** By queue index; undefined for a queue that the driver did not enable. */
+  /**
+   * By queue index; undefined for a queue that the driver did not enable. Look it up whenever it is needed: it changes
+   * when a queue is reset (`VirtioDevice.resetQueue`) and enabled again.
+   */
   readonly queues: readonly (Queue | undefined)[]
   /** Applies `update`, which changes the bytes of `VirtioDevice.config`, and tells the driver (configuration interrupt). */
   updateConfig(update: () => void): void

@@ -13,6 +13,8 @@ export interface EchoDeviceOptions {
   readonly features?: bigint
   /** Default: the bytes 1 to 7. */
   readonly config?: Uint8Array
+  /** It can reset single queues. Default: false. */
+  readonly queueReset?: boolean
 }
 
 /**
@@ -31,7 +33,7 @@ export class EchoDevice implements VirtioDevice {
   context: DeviceContext | undefined
   /** Entry of `calls` at which it throws, against its contract. */
   failAt: string | undefined
-  /** Set: a reset is complete only when this is. */
+  /** Set: a reset, of a queue too, is complete only when this is. */
   resetGate: Promise<void> | undefined
   /** Keep chains in `held` instead of answering them. */
   holds = false
@@ -41,7 +43,10 @@ export class EchoDevice implements VirtioDevice {
     this.features = options.features ?? 1n
     this.queueMaxSizes = options.queueMaxSizes ?? [16, 8]
     this.config = options.config ?? Uint8Array.of(1, 2, 3, 4, 5, 6, 7)
+    if (options.queueReset) this.resetQueue = (index) => this.#resetQueue(index)
   }
+
+  resetQueue?: (queueIndex: number) => void | Promise<void>
 
   writeConfig(offset: number, data: Uint8Array): void {
     this.#called("writeConfig")
@@ -78,6 +83,11 @@ export class EchoDevice implements VirtioDevice {
   async reset(): Promise<void> {
     this.#called("reset")
     await this.resetGate
+  }
+
+  #resetQueue(queueIndex: number): void | Promise<void> {
+    this.#called(`resetQueue ${queueIndex}`)
+    return this.resetGate
   }
 
   async close(): Promise<void> {

@@ -1,6 +1,7 @@
 import { configTests } from "./conformance/config.js"
 import { featureTests } from "./conformance/features.js"
 import { fixtures, type TestRunner, type TransportConformanceOptions } from "./conformance/fixture.js"
+import { queueResetTests } from "./conformance/queue-reset.js"
 import { queueTests } from "./conformance/queues.js"
 import { resetTests } from "./conformance/reset.js"
 import { statusTests } from "./conformance/status.js"
@@ -15,6 +16,7 @@ export function transportConformance(runner: TestRunner, options: TransportConfo
     runner.describe("device status (2.1, 3.1.1)", () => statusTests(runner, make))
     runner.describe("features (2.2)", () => featureTests(runner, make))
     runner.describe("queues (2.6)", () => queueTests(runner, make))
+    runner.describe("reset of a queue (2.6.1)", () => queueResetTests(runner, make))
     runner.describe("configuration space (2.5)", () => configTests(runner, make))
     runner.describe("reset (2.4)", () => resetTests(runner, make))
   })

@@ -11,6 +11,11 @@ export const VIRTIO_CONFIG_S_FAILED = 0x80
 /** Feature bit 32, as a mask: the device follows version 1 of the specification. */
 export const VIRTIO_F_VERSION_1: bigint = 0x1_0000_0000n
 
+/** Feature bit 38: notifications may say how far the driver got. */
+export const VIRTIO_F_NOTIFICATION_DATA: bigint = 0x40_0000_0000n
+/** Feature bit 40: queues can be reset one by one (2.6.1). */
+export const VIRTIO_F_RING_RESET: bigint = 0x100_0000_0000n
+
 /** Interrupt causes: the bits of InterruptStatus (4.2.2) and of the PCI ISR status (4.1.4.5). */
 export const VIRTIO_INTERRUPT_QUEUE = 1
 export const VIRTIO_INTERRUPT_CONFIG = 2
@@ -47,8 +52,12 @@ export const VIRTIO_MMIO_SHM_LEN_LOW = 0x0b0
 export const VIRTIO_MMIO_SHM_LEN_HIGH = 0x0b4
 export const VIRTIO_MMIO_SHM_BASE_LOW = 0x0b8
 export const VIRTIO_MMIO_SHM_BASE_HIGH = 0x0bc
+export const VIRTIO_MMIO_QUEUE_RESET = 0x0c0
 export const VIRTIO_MMIO_CONFIG_GENERATION = 0x0fc
 export const VIRTIO_MMIO_CONFIG = 0x100
 
 /** Bytes of the register window: one page, device configuration space to its end. */
 export const VIRTIO_MMIO_BYTES = 0x1000
+
+/** Bytes of the device configuration space that fit into a register page, behind the registers of the transport. */
+export const MAX_CONFIG_BYTES: number = VIRTIO_MMIO_BYTES - VIRTIO_MMIO_CONFIG

@@ -1,6 +1,6 @@
 import { ConfigError, type VirtioDevice } from "@virtkit/interface"
 import { VIRTIO_F_RING_EVENT_IDX, VIRTIO_F_RING_INDIRECT_DESC } from "@virtkit/virtqueue"
-import { VIRTIO_F_VERSION_1 } from "./constants.js"
+import { VIRTIO_F_RING_RESET, VIRTIO_F_VERSION_1 } from "./constants.js"
 
 /** Feature words of 32 bits that there are. */
 const WORDS = 4
@@ -8,8 +8,11 @@ const WORDS = 4
 /** What the transport and the queues offer for every device. */
 const COMMON = VIRTIO_F_VERSION_1 | VIRTIO_F_RING_INDIRECT_DESC | VIRTIO_F_RING_EVENT_IDX
 
-/** Features that need something of a transport or queue that is not there; offering one would be a lie. */
-const UNSUPPORTED: readonly (readonly [name: string, bit: bigint])[] = [
+/**
+ * Features of transports and queues: a device cannot know whether they are there. Those that are get offered by the
+ * transport.
+ */
+const NOT_THE_DEVICES: readonly (readonly [name: string, bit: bigint])[] = [
   ["VIRTIO_F_RING_PACKED", 34n],
   ["VIRTIO_F_SR_IOV", 37n],
   ["VIRTIO_F_NOTIFICATION_DATA", 38n],
@@ -24,14 +27,15 @@ export class FeatureNegotiation {
   readonly #offeredWords: Uint32Array
   readonly #driverWords: Uint32Array = new Uint32Array(WORDS)
 
-  /** Throws {@link ConfigError} for a device that offers what this transport cannot do. */
-  constructor(device: VirtioDevice) {
-    for (const [name, bit] of UNSUPPORTED) {
+  /** `transport`: what it offers by itself. Throws {@link ConfigError} for a device that offers what is not its own. */
+  constructor(device: VirtioDevice, transport: bigint = 0n) {
+    for (const [name, bit] of NOT_THE_DEVICES) {
       if ((device.features & (1n << bit)) !== 0n) {
-        throw new ConfigError(`${device.name} offers ${name}, which its transport does not support`)
+        throw new ConfigError(`${device.name} offers ${name}, which is for its transport to offer`)
       }
     }
-    this.offered = device.features | COMMON
+    const reset = device.resetQueue === undefined ? 0n : VIRTIO_F_RING_RESET
+    this.offered = device.features | transport | reset | COMMON
     this.#offeredWords = Uint32Array.from({ length: WORDS }, (_, word) => wordOf(this.offered, word))
   }
 
@@ -43,6 +47,11 @@ export class FeatureNegotiation {
   /** Writes past the last word are lost. */
   setDriverWord(select: number, value: number): void {
     if (select < WORDS) this.#driverWords[select] = value
+  }
+
+  /** Word `select` of what the driver wrote; 0 past the last one. */
+  driverWord(select: number): number {
+    return this.#driverWords[select] ?? 0
   }
 
   /** What the driver wrote. */

@@ -38,9 +38,6 @@ export interface VirtioMmioState {
   readonly transport: TransportState
 }
 
-/** Bytes of configuration space that fit into the page. */
-const MAX_CONFIG = reg.VIRTIO_MMIO_BYTES - reg.VIRTIO_MMIO_CONFIG
-
 /**
  * Virtio over MMIO, version 2 (virtio 1.3, section 4.2), around any virtio device. The legacy interface is not there.
  *
@@ -62,8 +59,10 @@ export class VirtioMmio implements AcceleratedBusDevice, Stateful {
   /** Throws {@link ConfigError} for a device that does not fit this transport. */
   constructor(options: VirtioMmioOptions) {
     const { device } = options
-    if (device.config.length > MAX_CONFIG) {
-      throw new ConfigError(`${device.name}: a configuration space of more than ${MAX_CONFIG} bytes`)
+    if (device.config.length > reg.MAX_CONFIG_BYTES) {
+      throw new ConfigError(
+        `${device.name}: a configuration space of more than ${reg.MAX_CONFIG_BYTES} bytes`,
+      )
     }
     this.name = device.name
     this.#interrupt = options.interrupt
@@ -114,6 +113,9 @@ export class VirtioMmio implements AcceleratedBusDevice, Stateful {
     }
     if (size !== 4) return undefined
     if (offset === reg.VIRTIO_MMIO_STATUS) return this.#core.writeStatus(value)
+    if (offset === reg.VIRTIO_MMIO_QUEUE_RESET) {
+      return value === 1 ? this.#core.resetQueue(this.#queueSelect) : undefined
+    }
     this.#writeControl(offset, value)
     return undefined
   }
@@ -237,6 +239,7 @@ export class VirtioMmio implements AcceleratedBusDevice, Stateful {
     registers.set(reg.VIRTIO_MMIO_DEVICE_FEATURES, core.features.offeredWord(this.#deviceFeaturesSelect))
     registers.set(reg.VIRTIO_MMIO_QUEUE_SIZE_MAX, queue?.maxSize ?? 0)
     registers.set(reg.VIRTIO_MMIO_QUEUE_READY, queue?.ready ? 1 : 0)
+    registers.set(reg.VIRTIO_MMIO_QUEUE_RESET, queue?.resetting === undefined ? 0 : 1)
     registers.set(reg.VIRTIO_MMIO_CONFIG_GENERATION, core.configGeneration)
     if (!registers.hasConfig(core.device.config)) registers.setConfig(core.device.config)
   }
@@ -266,6 +269,7 @@ export class VirtioMmio implements AcceleratedBusDevice, Stateful {
         this.#deviceFeaturesSelect = 0
         this.#driverFeaturesSelect = 0
       },
+      queueResetDone: () => {},
       beginConfigUpdate: () => this.#registers.hide(),
       endConfigUpdate: () => {
         this.#refresh()

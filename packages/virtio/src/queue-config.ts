@@ -15,6 +15,8 @@ export class QueueConfig {
   size: number
   /** Set while the driver has the queue enabled. */
   queue: DeviceQueue | undefined
+  /** Set while the device is at resetting the queue (2.6.1); settles, never rejects, when it is done. */
+  resetting: Promise<void> | undefined
   /** Low and high half of each address, in the order of PARTS. */
   readonly #halves: Uint32Array = new Uint32Array(2 * PARTS.length)
 
@@ -40,6 +42,11 @@ export class QueueConfig {
     this.#halves[2 * PARTS.indexOf(part) + half] = value
   }
 
+  /** 32 bits of an address as the driver wrote them. */
+  addressHalf(part: RingPart, half: 0 | 1): number {
+    return this.#halves[2 * PARTS.indexOf(part) + half]!
+  }
+
   /** For the saved state: the halves of the three addresses, low ones first. */
   get addressHalves(): number[] {
     return [...this.#halves]
@@ -52,6 +59,7 @@ export class QueueConfig {
   /** Back to how it was before the driver came. */
   reset(): void {
     this.disable()
+    this.resetting = undefined
     this.size = this.maxSize
     this.#halves.fill(0)
   }

@@ -18,11 +18,11 @@ export interface QueueSetEvents {
 /** The queues of a device: the registers of all of them, and the rings of those that the driver enabled. */
 export class QueueSet {
   readonly #configs: readonly QueueConfig[]
-  readonly #memory: GuestMemory
+  readonly #memory: () => GuestMemory
   readonly #events: QueueSetEvents
 
-  /** Throws {@link ConfigError} for sizes that a queue cannot have. */
-  constructor(device: VirtioDevice, memory: GuestMemory, events: QueueSetEvents) {
+  /** `memory` is asked when a queue is enabled. Throws {@link ConfigError} for sizes that a queue cannot have. */
+  constructor(device: VirtioDevice, memory: () => GuestMemory, events: QueueSetEvents) {
     for (const size of device.queueMaxSizes) {
       if (!isQueueSize(size)) throw new ConfigError(`${device.name}: ${size} is not a queue size`)
     }
@@ -41,7 +41,7 @@ export class QueueSet {
   }
 
   /** By index, the queues that the driver enabled. */
-  get enabled(): readonly (DeviceQueue | undefined)[] {
+  get enabled(): (DeviceQueue | undefined)[] {
     return this.#configs.map((config) => config.queue)
   }
 
@@ -57,6 +57,11 @@ export class QueueSet {
   enableNotifications(): number[] {
     const waiting = this.#configs.filter((config) => config.queue?.enableNotification())
     return waiting.map((config) => config.index)
+  }
+
+  /** What has to be waited for until no single queue is being reset. */
+  get resets(): Promise<void>[] {
+    return this.#configs.flatMap((config) => config.resetting ?? [])
   }
 
   /** From here on no queue reaches the guest. */
@@ -99,7 +104,7 @@ export class QueueSet {
       desc: config.address("desc"),
       avail: config.address("avail"),
       used: config.address("used"),
-      memory: this.#memory,
+      memory: this.#memory(),
       eventIdx: (features & VIRTIO_F_RING_EVENT_IDX) !== 0n,
       indirect: (features & VIRTIO_F_RING_INDIRECT_DESC) !== 0n,
       onInterrupt: () => this.#events.queueInterrupt(index),

@@ -2,18 +2,22 @@ import type { AccessSize, RegisterPage } from "@virtkit/interface"
 import { VIRTIO_MMIO_BYTES, VIRTIO_MMIO_CONFIG } from "./constants.js"
 
 /**
- * The page of registers. Reads have no side effects, so it is kept as bytes that a guest may read without an exit.
+ * A page of registers, the device configuration space from 0x100 on. Reads have no side effects, so it is kept as bytes
+ * that a guest may read without an exit.
  *
- * While a guest reads them, each register changes in one store: half of an InterruptStatus must not be seen.
+ * While a guest reads them, each register changes in one store: half of an InterruptStatus must not be seen. Registers
+ * lie at multiples of their width.
  */
 export class RegisterFile {
   #words: Uint32Array
+  #halves: Uint16Array
   #bytes: Uint8Array
   #page: RegisterPage | undefined
 
   constructor() {
     const view = new DataView(new ArrayBuffer(VIRTIO_MMIO_BYTES))
     this.#words = wordsOf(view)
+    this.#halves = halvesOf(view)
     this.#bytes = bytesOf(view)
   }
 
@@ -23,16 +27,26 @@ export class RegisterFile {
     const bytes = bytesOf(view)
     bytes.set(this.#bytes)
     this.#words = wordsOf(view)
+    this.#halves = halvesOf(view)
     this.#bytes = bytes
     this.#page = page
   }
 
+  /** A register of 32 bits. */
   get(register: number): number {
     return this.#words[register >>> 2]!
   }
 
   set(register: number, value: number): void {
     Atomics.store(this.#words, register >>> 2, value)
+  }
+
+  set16(register: number, value: number): void {
+    Atomics.store(this.#halves, register >>> 1, value)
+  }
+
+  set8(register: number, value: number): void {
+    Atomics.store(this.#bytes, register, value)
   }
 
   /** Any access, however odd: bytes past the page are 0. */
@@ -67,6 +81,10 @@ export class RegisterFile {
 
 function wordsOf(view: DataView): Uint32Array {
   return new Uint32Array(view.buffer, view.byteOffset, VIRTIO_MMIO_BYTES / 4)
+}
+
+function halvesOf(view: DataView): Uint16Array {
+  return new Uint16Array(view.buffer, view.byteOffset, VIRTIO_MMIO_BYTES / 2)
 }
 
 function bytesOf(view: DataView): Uint8Array {

@@ -6,7 +6,7 @@ import {
   VirtkitError,
 } from "@virtkit/interface"
 import type { DeviceQueue } from "@virtkit/virtqueue"
-import { VIRTIO_CONFIG_S_DRIVER_OK } from "./constants.js"
+import { VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_F_RING_RESET } from "./constants.js"
 import { DeviceStatus } from "./device-status.js"
 import { FeatureNegotiation } from "./features.js"
 import type { QueueConfig } from "./queue-config.js"
@@ -23,6 +23,8 @@ export interface TransportEvents {
   registersChanged(): void
   /** The device was reset: selectors and interrupt causes of before are gone. `registersChanged` follows. */
   resetDone(): void
+  /** The registers of that queue are as at the start again. `registersChanged` follows. */
+  queueResetDone(index: number): void
   /** Around a change of the device configuration space: between the two no guest may read it. */
   beginConfigUpdate(): void
   endConfigUpdate(): void
@@ -30,7 +32,10 @@ export interface TransportEvents {
 
 export interface TransportCoreOptions {
   readonly device: VirtioDevice
+  /** Asked for when a queue is enabled and when the device is activated, not before. */
   readonly memory: GuestMemory
+  /** Feature bits that the transport offers by itself. Default: none. */
+  readonly features?: bigint
   readonly events: TransportEvents
   /** The device broke its contract: it threw, or could not be reset. Must not throw. */
   readonly onError?: ((error: Error) => void) | undefined
@@ -48,10 +53,11 @@ export class TransportCore {
   /** Changes with every change of the device configuration space (2.5.1). 32 bits. */
   configGeneration = 0
   readonly #status = new DeviceStatus()
-  readonly #memory: GuestMemory
   readonly #events: TransportEvents
   readonly #options: TransportCoreOptions
   readonly #queues: QueueSet
+  /** Of the present activation: `DeviceContext.queues`. */
+  #contextQueues: (DeviceQueue | undefined)[] = []
   /** Changes at each activation and deactivation: what an older context asks for is dropped (bad-input #27). */
   #generation = 0
   #active = false
@@ -65,11 +71,10 @@ export class TransportCore {
   constructor(options: TransportCoreOptions) {
     const { device } = options
     this.device = device
-    this.features = new FeatureNegotiation(device)
-    this.#memory = options.memory
+    this.features = new FeatureNegotiation(device, options.features)
     this.#events = options.events
     this.#options = options
-    this.#queues = new QueueSet(device, options.memory, {
+    this.#queues = new QueueSet(device, () => options.memory, {
       queueInterrupt: (index) => options.events.queueInterrupt(index),
       queueBroken: (reason) => this.#needsReset(reason),
     })
@@ -92,9 +97,9 @@ export class TransportCore {
 
   /** The registers of a queue while the driver may change them, else undefined: the write is lost. */
   writableQueue(index: number): QueueConfig | undefined {
-    if (!this.#status.inQueueSetup || this.#isStopped) return undefined
+    if (this.#isStopped || !(this.#status.inQueueSetup || this.#mayEnableLate)) return undefined
     const config = this.#queues.get(index)
-    return config === undefined || config.ready ? undefined : config
+    return config === undefined || config.ready || config.resetting !== undefined ? undefined : config
   }
 
   /** By index, the queues that the driver enabled. */
@@ -125,6 +130,29 @@ export class TransportCore {
     if (config === undefined) return
     const wrong = this.#queues.enable(config, this.features.driver)
     if (wrong !== undefined) this.#needsReset(wrong)
+    else if (this.#active) this.#startQueue(config)
+  }
+
+  /**
+   * The driver resets one queue (2.6.1); lost unless VIRTIO_F_RING_RESET was negotiated and the queue is enabled. The
+   * promise settles, never rejects, when the reset is complete; `QueueConfig.resetting` is set until then.
+   */
+  resetQueue(index: number): void | Promise<void> {
+    const config = this.#queues.get(index)
+    if (config === undefined || this.#isStopped || !this.#has(VIRTIO_F_RING_RESET)) return undefined
+    // Another vCPU goes on meanwhile: it waits for the same reset (bad-input #34).
+    if (config.resetting !== undefined) return config.resetting
+    if (!config.ready) return undefined
+    config.disable()
+    this.#contextQueues[index] = undefined
+    const pending = this.#active ? this.#resetDeviceQueue(index) : undefined
+    if (pending === undefined) {
+      this.#finishQueueReset(config)
+      return undefined
+    }
+    config.resetting = this.#awaitQueueReset(config, pending)
+    this.#events.registersChanged()
+    return config.resetting
   }
 
   /** Before DRIVER_OK only; later it needs VIRTIO_F_RING_RESET or a reset of the device, and is ignored. */
@@ -152,7 +180,9 @@ export class TransportCore {
 
   /** Throws {@link StateError} during a reset. */
   state(): TransportState {
-    if (this.#resetting !== undefined) throw new StateError(`${this.device.name} is being reset`)
+    if (this.#resetting !== undefined || this.#queues.resets.length > 0) {
+      throw new StateError(`${this.device.name} is being reset`)
+    }
     return {
       version: 1,
       deviceType: this.device.deviceType,
@@ -198,6 +228,7 @@ export class TransportCore {
   async close(): Promise<void> {
     this.#closed = true
     this.#deactivate()
+    await Promise.all(this.#queues.resets)
     await this.device.close()
   }
 
@@ -206,14 +237,62 @@ export class TransportCore {
     return this.#closed || this.#resetting !== undefined
   }
 
+  /** With VIRTIO_F_RING_RESET a queue can be enabled at any time. */
+  get #mayEnableLate(): boolean {
+    return this.#active && !this.#status.isDead && this.#has(VIRTIO_F_RING_RESET)
+  }
+
+  #has(feature: bigint): boolean {
+    return (this.features.driver & feature) !== 0n
+  }
+
   #activate(): void {
     this.#active = true
     this.#touched = true
     this.#generation++
     // The driver may offer buffers before DRIVER_OK, and notifies of none of them.
     const waiting = this.#queues.enableNotifications()
+    this.#contextQueues = this.#queues.enabled
     this.#guard("activate", () => this.device.activate(this.#context(this.#generation)))
     for (const index of waiting) this.notify(index)
+  }
+
+  /** The driver enabled a queue of an active device; there may be chains in it already. */
+  #startQueue(config: QueueConfig): void {
+    const { index, queue } = config
+    this.#contextQueues[index] = queue
+    queue?.enableNotification()
+    this.notify(index)
+  }
+
+  /** Undefined when the device is done with the queue. */
+  #resetDeviceQueue(index: number): Promise<void> | undefined {
+    let pending: Promise<void> | undefined
+    this.#guard("resetQueue", () => {
+      pending = this.device.resetQueue?.(index) ?? undefined
+    })
+    return pending
+  }
+
+  async #awaitQueueReset(config: QueueConfig, pending: Promise<void>): Promise<void> {
+    const generation = this.#generation
+    let failure: unknown
+    try {
+      await pending
+    } catch (error) {
+      failure = error
+    }
+    config.resetting = undefined
+    // A reset of the whole device has begun meanwhile, and puts this queue back too.
+    if (this.#generation !== generation) return
+    if (failure !== undefined) this.#fail("resetQueue", failure)
+    this.#finishQueueReset(config)
+  }
+
+  #finishQueueReset(config: QueueConfig): void {
+    config.reset()
+    this.#events.queueResetDone(config.index)
+    this.#events.registersChanged()
   }
 
   /** From here on neither the device's queues nor its context reach the guest. */
@@ -235,6 +314,7 @@ export class TransportCore {
 
   async #resetDevice(): Promise<void> {
     let failed = false
+    await Promise.all(this.#queues.resets)
     try {
       await this.device.reset()
     } catch (error) {
@@ -258,9 +338,9 @@ export class TransportCore {
   #context(generation: number): DeviceContext {
     const isCurrent = (): boolean => this.#generation === generation && this.#active
     return {
-      memory: this.#memory,
+      memory: this.#options.memory,
       features: this.features.driver,
-      queues: this.queues,
+      queues: this.#contextQueues,
       updateConfig: (update) => this.#updateConfig(update, isCurrent()),
       needsReset: (reason) => {
         if (isCurrent()) this.#needsReset(reason)
@@ -298,9 +378,13 @@ export class TransportCore {
     try {
       call()
     } catch (error) {
-      this.#report(what, error)
-      this.#needsReset(`${this.device.name} failed in ${what}`)
+      this.#fail(what, error)
     }
+  }
+
+  #fail(what: string, error: unknown): void {
+    this.#report(what, error)
+    this.#needsReset(`${this.device.name} failed in ${what}`)
   }
 
   #report(what: string, cause: unknown): void {
