@@ -118,7 +118,7 @@ export class FakePciHost {
     }
     this.mappings.push(mapping)
     if (page !== undefined) {
-      ;(device as AcceleratedBusDevice).setRegisterPage(page)
+      ;(device as AcceleratedBusDevice).setRegisterPage?.(page)
       page.show()
     }
     return mapping
@@ -195,7 +195,7 @@ export class FakePciHost {
     this.mappings.splice(index, 1)
     if (mapping.page === undefined) return
     mapping.page.hide()
-    ;(mapping.device as AcceleratedBusDevice).setRegisterPage(undefined)
+    ;(mapping.device as AcceleratedBusDevice).setRegisterPage?.(undefined)
   }
 
   #readBytes(space: PciSpace, address: number, size: AccessSize): number {
