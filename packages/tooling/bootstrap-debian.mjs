@@ -33,6 +33,12 @@ const needs = [
     present: () => has("mke2fs") && has("e2fsck"),
   },
   { package: "acpica-tools", why: "checks ACPI tables", targets: ["test"], present: () => has("iasl") },
+  {
+    package: "pciutils",
+    why: "guests list their PCI devices",
+    targets: ["test"],
+    present: () => has("lspci"),
+  },
   { package: "cpio", why: "checks the initramfs writer", targets: ["test"], present: () => has("cpio") },
 ]
 
