@@ -21,8 +21,20 @@ export {
   FakeRegisterPage,
   type PciSpace,
 } from "./pci-host.js"
+export { FakePciSlot, type FakePciSlotOptions } from "./pci-slot.js"
 export { PCI, PCI_CAPABILITY, PCI_COMMAND, PCI_EXPRESS, PCI_MSIX, PCI_STATUS } from "./pci-spec.js"
-export { DESCRIPTOR, FEATURE, INTERRUPT, MMIO, MMIO_MAGIC, RING_FLAG, STATUS } from "./spec.js"
+export {
+  DESCRIPTOR,
+  FEATURE,
+  INTERRUPT,
+  MMIO,
+  MMIO_MAGIC,
+  NO_VECTOR,
+  RING_FLAG,
+  STATUS,
+  VIRTIO_PCI_CAP,
+  VIRTIO_PCI_COMMON,
+} from "./spec.js"
 export {
   type ChainLayout,
   type ChainRequest,
@@ -35,4 +47,9 @@ export {
 export { transportConformance } from "./transport-conformance.js"
 export type { RingAddresses, StartOptions, TransportDriver } from "./transport-driver.js"
 export { VirtioDriver, type VirtioDriverOptions } from "./virtio-driver.js"
+export {
+  type PciFunctionAccess,
+  PciTransportDriver,
+  type PciTransportDriverOptions,
+} from "./virtio-pci-driver.js"
 export { until } from "./wait.js"

@@ -13,12 +13,13 @@ export const STATUS = {
   FAILED: 128,
 } as const
 
-/** 6 Reserved feature bits, as masks: bits 28, 29, 32, 34 and 40. */
+/** 6 Reserved feature bits, as masks: bits 28, 29, 32, 34, 38 and 40. */
 export const FEATURE = {
   RING_INDIRECT_DESC: 0x1000_0000n,
   RING_EVENT_IDX: 0x2000_0000n,
   VERSION_1: 0x1_0000_0000n,
   RING_PACKED: 0x4_0000_0000n,
+  NOTIFICATION_DATA: 0x40_0000_0000n,
   RING_RESET: 0x100_0000_0000n,
 } as const
 
@@ -67,3 +68,43 @@ export const MMIO_MAGIC = 0x74726976
 
 /** 4.2.2 InterruptStatus bits. */
 export const INTERRUPT = { USED_BUFFER: 1, CONFIG_CHANGE: 2 } as const
+
+/** 4.1.4 Virtio structure PCI capabilities: types, and offsets from the ID byte. */
+export const VIRTIO_PCI_CAP = {
+  COMMON_CFG: 1,
+  NOTIFY_CFG: 2,
+  ISR_CFG: 3,
+  DEVICE_CFG: 4,
+  PCI_CFG: 5,
+  CFG_TYPE: 3,
+  BAR: 4,
+  OFFSET: 8,
+  LENGTH: 12,
+  NOTIFY_OFF_MULTIPLIER: 16,
+  PCI_CFG_DATA: 16,
+} as const
+
+/** 4.1.4.3 Common configuration structure layout. */
+export const VIRTIO_PCI_COMMON = {
+  DEVICE_FEATURE_SELECT: 0,
+  DEVICE_FEATURE: 4,
+  DRIVER_FEATURE_SELECT: 8,
+  DRIVER_FEATURE: 12,
+  CONFIG_MSIX_VECTOR: 16,
+  NUM_QUEUES: 18,
+  DEVICE_STATUS: 20,
+  CONFIG_GENERATION: 21,
+  QUEUE_SELECT: 22,
+  QUEUE_SIZE: 24,
+  QUEUE_MSIX_VECTOR: 26,
+  QUEUE_ENABLE: 28,
+  QUEUE_NOTIFY_OFF: 30,
+  QUEUE_DESC: 32,
+  QUEUE_DRIVER: 40,
+  QUEUE_DEVICE: 48,
+  QUEUE_NOTIF_CONFIG_DATA: 56,
+  QUEUE_RESET: 58,
+} as const
+
+/** 4.1.4.3 No vector. */
+export const NO_VECTOR = 0xffff

@@ -1,1 +1,2 @@
-export {}
+export type { VirtioPciState } from "./state.js"
+export { VirtioPci, type VirtioPciOptions } from "./virtio-pci.js"

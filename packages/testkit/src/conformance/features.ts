@@ -8,9 +8,9 @@ export function featureTests({ it, expect }: TestRunner, make: MakeFixture): voi
   const common = FEATURE.VERSION_1 | FEATURE.RING_INDIRECT_DESC | FEATURE.RING_EVENT_IDX
 
   it("offers the device's, VERSION_1, indirect descriptors and EVENT_IDX", async () => {
-    const { driver } = make({ features: 0x8000_0001n | (1n << 33n) })
+    const { driver, transportFeatures } = make({ features: 0x8000_0001n | (1n << 33n) })
     await driver.begin()
-    expect(driver.offeredFeatures()).toBe(0x8000_0001n | (1n << 33n) | common)
+    expect(driver.offeredFeatures()).toBe(0x8000_0001n | (1n << 33n) | common | transportFeatures)
   })
 
   it("tells the device what was accepted", async () => {

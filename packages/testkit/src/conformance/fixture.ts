@@ -20,11 +20,14 @@ export interface TransportUnderTest {
 export interface TransportConformanceOptions {
   /** A transport around `device`, freshly made, with a driver on its other side. */
   setup(device: VirtioDevice): TransportUnderTest
+  /** What it offers besides VERSION_1, indirect descriptors, EVENT_IDX and what the device offers. Default: nothing. */
+  readonly features?: bigint
 }
 
 /** What each test starts with: nothing has happened yet. */
 export interface Fixture extends TransportUnderTest {
   readonly device: EchoDevice
+  readonly transportFeatures: bigint
 }
 
 export type MakeFixture = (options?: EchoDeviceOptions) => Fixture
@@ -32,7 +35,7 @@ export type MakeFixture = (options?: EchoDeviceOptions) => Fixture
 export function fixtures(options: TransportConformanceOptions): MakeFixture {
   return (deviceOptions) => {
     const device = new EchoDevice(deviceOptions)
-    return { device, ...options.setup(device) }
+    return { device, transportFeatures: options.features ?? 0n, ...options.setup(device) }
   }
 }
 
