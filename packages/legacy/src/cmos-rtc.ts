@@ -8,6 +8,11 @@ export interface CmosRtcOptions {
   interrupt?: Interrupt
   /** The time in ms since 1970, UTC; `Date.now` unless told. */
   clock?: () => number
+  /**
+   * What the memory holds at first, by register from 0x0e to 0x7f, in the place of zeros: what a BIOS finds there about
+   * the machine. The century (0x32) is the clock's.
+   */
+  memory?: ReadonlyMap<number, number>
   /** For messages; "rtc" unless told. */
   name?: string
 }
@@ -40,7 +45,8 @@ const MAX_OFFSET_MS = 2 ** 49
  * The PC's real-time clock (MC146818) with its 128 bytes of CMOS memory, on 2 ports.
  *
  * The time is the host's, in UTC. A guest that sets it changes an offset of its own. Bit 7 of the index port, which masks
- * NMIs on a PC, is ignored. The memory is all zero at first, the bytes in which a BIOS tells the memory size included.
+ * NMIs on a PC, is ignored. The memory is all zero at first, the bytes in which a BIOS finds the memory size included,
+ * unless `memory` says otherwise.
  *
  * Alarm, update and periodic interrupts are made from one timer, which exists while one of them is enabled and does not
  * keep the process alive. Periodic interrupts come at most 1000 times per second.
@@ -70,6 +76,9 @@ export class CmosRtc implements BusDevice, Stateful {
     this.name = options.name ?? "rtc"
     this.#interrupt = options.interrupt
     this.#clock = options.clock ?? Date.now
+    for (const [register, value] of options.memory ?? []) {
+      if (register > REGISTER_D) this.#memory[register] = value
+    }
     this.#memory[REGISTER_A] = 0x26 // 32768 Hz time base, periodic rate 1024 Hz
     this.#memory[REGISTER_B] = B_24_HOURS
     this.#forgetPast()

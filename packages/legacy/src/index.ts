@@ -8,7 +8,17 @@ export {
   type AcpiPmOptions,
 } from "./acpi-pm.js"
 export { CmosRtc, type CmosRtcOptions } from "./cmos-rtc.js"
+export { DEBUG_CONSOLE_PORT, DebugConsole, type DebugConsoleOptions } from "./debug-console.js"
 export { DebugExit, type DebugExitOptions } from "./debug-exit.js"
+export {
+  FW_CFG_BOOT_MENU,
+  FW_CFG_CPUS,
+  FW_CFG_MAX_CPUS,
+  FW_CFG_PORTS,
+  FwCfg,
+  type FwCfgOptions,
+} from "./fw-cfg.js"
+export type { FwCfgFiles } from "./fw-cfg-items.js"
 export { I8042, type I8042Options } from "./i8042.js"
 export {
   PVPANIC_CRASH_LOADED,

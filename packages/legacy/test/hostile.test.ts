@@ -1,10 +1,23 @@
 import type { AccessSize, BusDevice, Stateful } from "@virtkit/interface"
-import { AcpiPm, CmosRtc, DebugExit, I8042, PvPanic, Serial16550 } from "@virtkit/legacy"
+import {
+  AcpiPm,
+  CmosRtc,
+  DebugConsole,
+  DebugExit,
+  FW_CFG_PORTS,
+  FwCfg,
+  I8042,
+  PvPanic,
+  Serial16550,
+} from "@virtkit/legacy"
+import { TestMemory } from "@virtkit/testkit"
 import fc from "fast-check"
 import { describe, expect, it } from "vitest"
 
 const interrupt = { signal: () => {} }
 const ignore = () => {}
+const memory = new TestMemory({ regions: [{ guestAddress: 0, size: 4096 }] })
+const files = { a: Uint8Array.of(1, 2, 3) }
 
 const devices: Record<
   string,
@@ -15,6 +28,8 @@ const devices: Record<
   CmosRtc: { ports: 2, make: () => new CmosRtc({ interrupt }) },
   AcpiPm: { ports: 16, make: () => new AcpiPm({ interrupt, onPowerOff: ignore, onReset: ignore }) },
   DebugExit: { ports: 4, make: () => new DebugExit({ onExit: ignore }) },
+  DebugConsole: { ports: 1, make: () => new DebugConsole({ onByte: ignore }) },
+  FwCfg: { ports: FW_CFG_PORTS, make: () => new FwCfg({ files, memory }) },
   PvPanic: { ports: 1, make: () => new PvPanic({ onPanic: ignore }) },
 }
 
