@@ -7,8 +7,14 @@ import { madt } from "./madt.js"
 import { checkPci, mcfg } from "./pci.js"
 import { acpiTable, checksum } from "./table.js"
 
-/** The tables lie in [start, end); the RSDP at its start, where Linux looks for it even when nobody tells it. */
-export const ACPI_AREA: { readonly start: number; readonly end: number } = { start: 0xe0000, end: 0x100000 }
+/** A range of guest physical addresses, [start, end). */
+export interface AcpiArea {
+  readonly start: number
+  readonly end: number
+}
+
+/** Where the tables lie; the RSDP at its start, where Linux looks for it even when nobody tells it. */
+export const ACPI_AREA: AcpiArea = { start: 0xe0000, end: 0x100000 }
 
 const ALIGNMENT = 64
 
@@ -27,14 +33,14 @@ export interface AcpiTables {
 }
 
 /**
- * The ACPI tables of a machine (RSDP, XSDT, FADT, MADT, MCFG, DSDT and `extraTables`), placed in {@link ACPI_AREA}, which the
- * guest's memory map must reserve.
+ * The ACPI tables of a machine (RSDP, XSDT, FADT, MADT, MCFG, DSDT and `extraTables`), placed in `area`, which the guest's
+ * memory map must reserve.
  * Throws {@link ConfigError} when the description contradicts itself or the tables do not fit.
  */
-export function buildAcpiTables(machine: MachineDescription): AcpiTables {
+export function buildAcpiTables(machine: MachineDescription, area: AcpiArea = ACPI_AREA): AcpiTables {
   check(machine)
   const blobs: AcpiBlob[] = []
-  let next = ACPI_AREA.start + ALIGNMENT
+  let next = area.start + ALIGNMENT
   const place = (bytes: Uint8Array): number => {
     const address = next
     next = Math.ceil((address + bytes.length) / ALIGNMENT) * ALIGNMENT
@@ -46,14 +52,14 @@ export function buildAcpiTables(machine: MachineDescription): AcpiTables {
   if (machine.pci) tables.push(mcfg(machine.pci))
   const listed = [...tables, ...(machine.extraTables ?? [])].map(place)
   const xsdtAddress = place(acpiTable("XSDT", 1, concat(listed.map((address) => littleEndian(address, 8)))))
-  if (next > ACPI_AREA.end) {
-    const [used, room] = [next - ACPI_AREA.start, ACPI_AREA.end - ACPI_AREA.start]
+  if (next > area.end) {
+    const [used, room] = [next - area.start, area.end - area.start]
     throw new ConfigError(
       `the ACPI tables take ${used} bytes, the area for them has ${room}: describe fewer devices`,
     )
   }
-  blobs.unshift({ signature: "RSD PTR ", address: ACPI_AREA.start, bytes: rsdp(xsdtAddress) })
-  return { rsdpAddress: ACPI_AREA.start, blobs }
+  blobs.unshift({ signature: "RSD PTR ", address: area.start, bytes: rsdp(xsdtAddress) })
+  return { rsdpAddress: area.start, blobs }
 }
 
 /** The root system description pointer, revision 2 (ACPI 5.2.5.3). There is no 32-bit RSDT. */

@@ -1,5 +1,5 @@
 export * as aml from "./aml/index.js"
-export { ACPI_AREA, type AcpiBlob, type AcpiTables, buildAcpiTables } from "./build.js"
+export { ACPI_AREA, type AcpiArea, type AcpiBlob, type AcpiTables, buildAcpiTables } from "./build.js"
 export type {
   CpuDescription,
   InterruptOverride,
