@@ -1,4 +1,11 @@
 export { KernelFormatError } from "./errors.js"
+export { type FirmwareImage, type LoadedFirmware, loadFirmware, readFirmware } from "./firmware.js"
+export {
+  type FirmwareFilesOptions,
+  firmwareCmos,
+  firmwareFiles,
+  firmwareTables,
+} from "./firmware-data.js"
 export type { Placed } from "./initrd.js"
 export {
   type LoadedKernel,

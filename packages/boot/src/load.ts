@@ -46,8 +46,8 @@ export interface LoadOptions {
 }
 
 export interface LoadedKernel {
-  /** What was started: a bzImage that unpacks itself, an ELF image by the Linux 64-bit protocol or by PVH, or raw code. */
-  readonly kind: "bzimage" | "vmlinux" | "pvh" | "raw"
+  /** A bzImage that unpacks itself, an ELF image by the Linux 64-bit protocol or by PVH, raw code, or firmware. */
+  readonly kind: "bzimage" | "vmlinux" | "pvh" | "raw" | "firmware"
   /** Guest physical address of the first instruction. */
   readonly entry: number
   /** How to set the boot CPU up. */

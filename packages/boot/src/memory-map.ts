@@ -15,7 +15,7 @@ export interface MemoryMapEntry {
 const RESERVED: readonly MemoryMapEntry[] = [
   { address: LOW_MEMORY_END, size: 0xa0000 - LOW_MEMORY_END, type: MEMORY_TYPE.reserved },
   { address: 0xe0000, size: HIGH_MEMORY_START - 0xe0000, type: MEMORY_TYPE.reserved },
-  { address: 0xfffbc000, size: 0x4000, type: MEMORY_TYPE.reserved },
+  { address: 0xfeffc000, size: 0x4000, type: MEMORY_TYPE.reserved },
 ]
 
 /** A range of guest physical addresses. */

@@ -1,12 +1,13 @@
 import { buildAcpiTables } from "@virtkit/acpi"
-import { type LoadedKernel, loadKernel } from "@virtkit/boot"
+import { type LoadedKernel, loadKernel, readFirmware } from "@virtkit/boot"
 import { Bus } from "@virtkit/bus"
-import type { GuestMemory, VirtioDevice } from "@virtkit/interface"
+import { ConfigError, type GuestMemory, type VirtioDevice } from "@virtkit/interface"
 import { Kvm, type Vm as KvmVm, type Vcpu } from "@virtkit/kvm"
 import { type MmapBacking, mmapMemory } from "@virtkit/memory/mmap"
 import type { VirtioMmio } from "@virtkit/virtio"
 import { AddressSpaces } from "./address-spaces.js"
 import { Doorbells } from "./doorbells.js"
+import { FirmwareBoot } from "./firmware.js"
 import { Interrupts } from "./interrupts.js"
 import { DELAY_PORTS, IDENTITY_MAP_ADDRESS, TSS_ADDRESS } from "./machine.js"
 import type { VmConfig } from "./options.js"
@@ -50,6 +51,8 @@ export async function buildMachine(
   events: MachineEvents,
   teardown: Teardown,
 ): Promise<Machine> {
+  const image = await readFirmware(config.kernel)
+  if (image !== undefined) checkFirmwareOptions(config)
   const kvm = Kvm.open(config.kvm)
   teardown.add(() => kvm.close())
   const memory = mmapMemory(config.memoryBytes, { backing: config.memoryBacking satisfies MmapBacking })
@@ -62,21 +65,48 @@ export async function buildMachine(
   teardown.add(() => doorbells.close())
   const ports = new Bus({ name: "port", limit: 0x1_0000 })
   const mmio = new Bus({ name: "mmio" })
-  const platform = new Platform({ ports, interrupt: (gsi) => interrupts.line(gsi), ...events })
-  const pages = config.registerPages ? new RegisterPages(vm, memory.regions.length) : undefined
+  const firmware = image && new FirmwareBoot(image, memory)
+  const interrupt = (gsi: number) => interrupts.line(gsi)
+  const platform = new Platform({ ports, interrupt, cmos: firmware?.cmos, ...events })
+  const romSlot = memory.regions.length
+  const pages = config.registerPages ? new RegisterPages(vm, romSlot + 1) : undefined
   const spaces = new AddressSpaces({ ports, mmio, doorbells, pages })
   const { onError, onNeedsReset } = events
   const virtio = new VirtioBus({ spaces, memory, interrupts, onError, onNeedsReset })
   for (const device of devices) virtio.attach(device)
 
   const cpus = Array.from({ length: config.cpus }, (_, apicId) => ({ apicId }))
-  const { rsdpAddress, blobs } = buildAcpiTables({
-    ...describePlatform(cpus),
-    virtioMmio: virtio.descriptions,
-  })
+  const description = { ...describePlatform(cpus), virtioMmio: virtio.descriptions }
+  const { rsdpAddress, blobs } = buildAcpiTables(description, firmware?.acpiArea)
   for (const { address, bytes } of blobs) memory.write(address, bytes)
+  const kernel =
+    firmware?.install({
+      vm,
+      slot: romSlot,
+      ports,
+      cpus: config.cpus,
+      apicIds: config.cpus,
+      rsdp: blobs[0]!.bytes,
+      reserved: [],
+      onDebug: config.onFirmwareDebug,
+      teardown,
+    }) ?? (await bootKernel(config, memory, cmdline, rsdpAddress))
+  const vcpus = createVcpus(kvm, vm, config.cpus)
+  teardown.add(() => {
+    for (const vcpu of vcpus) vcpu.close()
+  })
+  setBootState(vcpus[0]!, kernel.setup)
+  return { memory, ports, mmio, platform, transports: virtio.transports, vcpus, kernel }
+}
+
+function bootKernel(
+  config: VmConfig,
+  memory: GuestMemory,
+  cmdline: string,
+  rsdpAddress: number,
+): Promise<LoadedKernel> {
   writeResetVector(memory)
-  const kernel = await loadKernel({
+  return loadKernel({
     memory,
     kernel: config.kernel,
     initrd: config.initrd,
@@ -84,12 +114,12 @@ export async function buildMachine(
     rsdpAddress,
     unpack: config.kernelCache === undefined ? true : { cacheDir: config.kernelCache },
   })
-  const vcpus = createVcpus(kvm, vm, config.cpus)
-  teardown.add(() => {
-    for (const vcpu of vcpus) vcpu.close()
-  })
-  setBootState(vcpus[0]!, kernel.setup)
-  return { memory, ports, mmio, platform, transports: virtio.transports, vcpus, kernel }
+}
+
+/** Firmware finds what it boots on a disk: it takes neither a command line nor an initrd. */
+function checkFirmwareOptions({ initrd, cmdline }: VmConfig): void {
+  if (initrd !== undefined) throw new ConfigError("initrd: the kernel is firmware, which takes none")
+  if (cmdline !== "") throw new ConfigError("cmdline: the kernel is firmware, which takes none")
 }
 
 function createKvmVm(kvm: Kvm, memory: GuestMemory, teardown: Teardown): KvmVm {

@@ -3,8 +3,9 @@
 /** Guest physical addresses. */
 export const VIRTIO_MMIO_BASE = 0xd000_0000
 export const VIRTIO_MMIO_STRIDE = 0x1000
-export const IDENTITY_MAP_ADDRESS = 0xfffb_c000
-export const TSS_ADDRESS = 0xfffb_d000
+/** Pages that KVM uses itself on Intel. Below the 16 MiB that firmware may take. */
+export const IDENTITY_MAP_ADDRESS = 0xfeff_c000
+export const TSS_ADDRESS = 0xfeff_d000
 
 /** Ports. */
 export const SERIAL_PORT = 0x3f8
@@ -12,6 +13,10 @@ export const I8042_PORT = 0x60
 export const RTC_PORT = 0x70
 export const PVPANIC_PORT = 0x505
 export const ACPI_PM_PORT = 0x600
+/** Where firmware asks about the machine. */
+export const FW_CFG_PORT = 0x510
+/** Gate of the address line 20, which is always open here. */
+export const A20_PORT = 0x92
 /** Written by kernels as a delay and by firmware as a progress code: never means anything. */
 export const DELAY_PORTS: readonly number[] = [0x80, 0xed]
 

@@ -9,7 +9,10 @@ export type MemoryBacking = "anonymous" | "memfd" | "hugetlb"
 export interface VmOptions {
   /** For messages; default "vm". */
   readonly name?: string
-  /** A bzImage, ELF vmlinux or PVH image: a path, or its bytes. */
+  /**
+   * A bzImage, ELF vmlinux or PVH image: a path, or its bytes. Or firmware, the image of a ROM such as SeaBIOS or U-Boot,
+   * which then boots from a disk and takes neither `initrd` nor `cmdline`.
+   */
   readonly kernel: string | Uint8Array
   /** An initial RAM disk: a path, or its bytes. */
   readonly initrd?: string | Uint8Array
@@ -26,6 +29,11 @@ export interface VmOptions {
   readonly kernelCache?: string
   /** Default "/dev/kvm". */
   readonly kvm?: string
+  /**
+   * Gets each byte of the log that firmware writes to port 0x402, which exists only with this: an exit a byte. Called
+   * inside the guest's write; must not throw.
+   */
+  readonly onFirmwareDebug?: (byte: number) => void
   /** Ends the VM as `kill()` does. */
   readonly signal?: AbortSignal
   /**
@@ -46,6 +54,7 @@ export interface VmConfig {
   readonly memoryBacking: MemoryBacking
   readonly kernelCache: string | undefined
   readonly kvm: string
+  readonly onFirmwareDebug: ((byte: number) => void) | undefined
   readonly registerPages: boolean
 }
 
@@ -70,6 +79,7 @@ export function checkOptions(options: VmOptions): VmConfig {
     memoryBacking: options.memoryBacking ?? "anonymous",
     kernelCache: options.kernelCache,
     kvm: options.kvm ?? "/dev/kvm",
+    onFirmwareDebug: options.onFirmwareDebug,
     registerPages: options.registerPages ?? true,
   }
 }

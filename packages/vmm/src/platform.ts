@@ -27,6 +27,8 @@ export interface PlatformOptions {
   readonly ports: Bus
   /** The interrupt of a GSI. */
   readonly interrupt: (gsi: number) => Interrupt
+  /** Contents of CMOS memory, by register. */
+  readonly cmos: ReadonlyMap<number, number> | undefined
   readonly onPowerOff: () => void
   readonly onReset: () => void
   readonly onPanic: () => void
@@ -38,10 +40,10 @@ export class Platform {
   readonly power: AcpiPm
   readonly #rtc: CmosRtc
 
-  constructor({ ports, interrupt, onPowerOff, onReset, onPanic }: PlatformOptions) {
+  constructor({ ports, interrupt, cmos, onPowerOff, onReset, onPanic }: PlatformOptions) {
     this.serial = new Serial16550({ interrupt: interrupt(SERIAL_GSI) })
     this.power = new AcpiPm({ interrupt: interrupt(ACPI_GSI), onPowerOff, onReset })
-    this.#rtc = new CmosRtc({ interrupt: interrupt(RTC_GSI) })
+    this.#rtc = new CmosRtc({ interrupt: interrupt(RTC_GSI), ...(cmos && { memory: cmos }) })
     ports.claim(SERIAL_PORT, 8, this.serial)
     ports.claim(I8042_PORT, 5, new I8042({ onReset }))
     ports.claim(RTC_PORT, 2, this.#rtc)
