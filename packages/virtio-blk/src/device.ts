@@ -103,6 +103,7 @@ export class BlockDevice implements VirtioDevice {
       context,
       limits: this.#limits,
       counters: this.#counters,
+      depth: this.queueMaxSizes.reduce((sum, size) => sum + size, 0),
       id: this.#id,
     })
     this.#chooseCache()
@@ -111,6 +112,10 @@ export class BlockDevice implements VirtioDevice {
 
   notify(queueIndex: number): void {
     this.#executor?.notify(queueIndex)
+  }
+
+  resetQueue(queueIndex: number): void | Promise<void> {
+    return this.#executor?.resetQueue(queueIndex)
   }
 
   async reset(): Promise<void> {

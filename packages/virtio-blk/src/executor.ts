@@ -37,6 +37,8 @@ export interface ExecutorOptions {
   /** Kept up to date by the device. */
   readonly limits: DiskLimits
   readonly counters: BlockCounters
+  /** Most requests in flight: the largest sizes of all queues together. */
+  readonly depth: number
   /** 20 bytes, the answer to GET_ID. */
   readonly id: Uint8Array
 }
@@ -64,7 +66,13 @@ export class Executor implements BlockSession {
   readonly #pushed: boolean[]
   /** By queue: a drain waits for a later turn of the event loop. */
   readonly #deferred: boolean[]
-  readonly #free: Slot[]
+  /** Slots at rest, and how many there are in all: they are made when they are first needed. */
+  readonly #free: Slot[] = []
+  #slots = 0
+  /** By queue: requests that the backend has, those of a queue that was reset included. */
+  readonly #queueInFlight: number[]
+  /** By queue: who waits until it has none. */
+  readonly #whenIdle: ((() => void) | undefined)[]
   #active = true
   #turnBytes = 0
   #toCommit = false
@@ -88,11 +96,12 @@ export class Executor implements BlockSession {
     this.#bytesPerTurn = backend.info.bytesPerTurn
     this.memory = context.memory
     // A slot for every chain that can be in flight: a queue never runs out of them (bad-input #17).
-    this.depth = queues.reduce((sum, queue) => sum + (queue?.size ?? 0), 0)
-    this.#free = Array.from({ length: this.depth }, (_, tag) => new Slot(tag))
+    this.depth = options.depth
+    this.#queueInFlight = queues.map(() => 0)
+    this.#whenIdle = queues.map(() => undefined)
     this.#pushed = queues.map(() => false)
     this.#deferred = queues.map(() => false)
-    this.#handlers = queues.map((queue) => (chain) => queue === undefined || this.#accept(queue, chain))
+    this.#handlers = queues.map((_, index) => (chain) => this.#accept(index, chain))
     this.#returns = queues.map((_, index) => () => {
       this.#deferred[index] = false
       this.notify(index)
@@ -101,7 +110,7 @@ export class Executor implements BlockSession {
 
   /** Requests that the backend has. */
   get inFlight(): number {
-    return this.depth - this.#free.length
+    return this.#slots - this.#free.length
   }
 
   start(): void {
@@ -114,6 +123,18 @@ export class Executor implements BlockSession {
 
   stop(): void {
     this.#active = false
+  }
+
+  /**
+   * Abandons the requests of a queue that the driver reset; settles when the backend has none of them any more. Others
+   * go on. A backend that does its work in `submit` has none now.
+   */
+  resetQueue(index: number): void | Promise<void> {
+    this.#pushed[index] = false
+    if (this.#queueInFlight[index] === 0) return undefined
+    return new Promise((resolve) => {
+      this.#whenIdle[index] = resolve
+    })
   }
 
   /**
@@ -138,7 +159,7 @@ export class Executor implements BlockSession {
   complete(request: BlockRequest, error: number): void {
     const slot = request as Slot
     const { chain, queue } = slot
-    if (!this.#active || chain === undefined || queue === undefined) {
+    if (!this.#active || chain === undefined || queue === undefined || this.#isReset(queue)) {
       this.#release(slot)
       return
     }
@@ -165,9 +186,15 @@ export class Executor implements BlockSession {
     this.#flush()
   }
 
+  /** The driver reset the queue: what was in flight is abandoned. */
+  #isReset(queue: Queue): boolean {
+    return this.#context.queues[queue.index] !== queue
+  }
+
   /** False when the chain must wait for a later turn. */
-  #accept(queue: Queue, chain: Chain): boolean {
-    if (this.#free.length === 0) return false
+  #accept(index: number, chain: Chain): boolean {
+    const queue = this.#context.queues[index]
+    if (queue === undefined || this.inFlight === this.depth) return false
     if (this.#bytesPerTurn > 0 && this.#turnBytes >= this.#bytesPerTurn) return false
     // There is no header to read, or nowhere to put a status (bad-input #20).
     if (chain.readableBytes < HEADER_BYTES || chain.writableBytes < 1) {
@@ -188,8 +215,9 @@ export class Executor implements BlockSession {
   /** Hands the parsed request to the backend. */
   #execute(queue: Queue, chain: Chain): void {
     const { type, offset, dataBytes } = this.#request
-    const slot = this.#free.pop()!
+    const slot = this.#free.pop() ?? new Slot(this.#slots++)
     slot.begin(chain, queue)
+    this.#queueInFlight[queue.index]!++
     slot.sync = this.writethrough
     slot.offset = offset
     slot.length = dataBytes
@@ -248,13 +276,19 @@ export class Executor implements BlockSession {
     for (let i = 0; i < this.#pushed.length; i++) {
       if (!this.#pushed[i]) continue
       this.#pushed[i] = false
-      this.#context.queues[i]!.flush()
+      this.#context.queues[i]?.flush()
     }
   }
 
   #release(slot: Slot): void {
+    const index = slot.queue?.index
     slot.end()
     this.#free.push(slot)
+    if (index === undefined) return
+    const left = --this.#queueInFlight[index]!
+    if (left > 0) return
+    this.#whenIdle[index]?.()
+    this.#whenIdle[index] = undefined
   }
 
   #count(slot: Slot): void {

@@ -32,8 +32,11 @@ export class VirtioConsole implements VirtioDevice {
   #context: DeviceContext | undefined
   /** Bytes already taken of the next chain of the transmit queue; that chain was put back for want of room. */
   #transmitOffset = 0
-  /** By queue index: what a drain does with a chain. */
-  #handlers: ((chain: Chain) => boolean)[] = []
+  /** By queue index: what a drain does with a chain; false when it cannot take it now. */
+  readonly #handlers: readonly ((chain: Chain) => boolean)[] = [
+    (chain) => this.#receive(chain),
+    (chain) => this.#transmit(chain),
+  ]
   /** A drain of that queue waits for a later turn of the event loop. */
   readonly #deferred: [boolean, boolean] = [false, false]
 
@@ -72,9 +75,6 @@ export class VirtioConsole implements VirtioDevice {
 
   activate(context: DeviceContext): void {
     this.#context = context
-    const [receiveq, transmitq] = context.queues
-    if (receiveq !== undefined) this.#handlers[virtio.RECEIVEQ] = this.#receive(receiveq)
-    if (transmitq !== undefined) this.#handlers[virtio.TRANSMITQ] = this.#transmit(transmitq)
     this.#drain(virtio.RECEIVEQ)
     this.#drain(virtio.TRANSMITQ)
   }
@@ -86,10 +86,13 @@ export class VirtioConsole implements VirtioDevice {
   // No chain is ever held: what the stream has no room for goes back to the queue. So there is nothing to wait for.
   reset(): Promise<void> {
     this.#context = undefined
-    this.#handlers = []
     this.#transmitOffset = 0
     this.#deferred.fill(false)
     return Promise.resolve()
+  }
+
+  resetQueue(queueIndex: number): void {
+    if (queueIndex === virtio.TRANSMITQ) this.#transmitOffset = 0
   }
 
   async close(): Promise<void> {
@@ -114,7 +117,7 @@ export class VirtioConsole implements VirtioDevice {
 
   #drain(index: number): void {
     const context = this.#context
-    const queue = context?.queues[index]
+    const queue = this.#queue(index)
     const handle = this.#handlers[index]
     if (context === undefined || queue === undefined || handle === undefined || this.#deferred[index]) return
     if (drainQueue(queue, handle) !== "limit") return
@@ -127,26 +130,26 @@ export class VirtioConsole implements VirtioDevice {
   }
 
   /** Host to guest. Without input the buffers stay in the queue. */
-  #receive(queue: Queue): (chain: Chain) => boolean {
-    return (chain) => {
-      const input = this.#stream.input
-      if (input === undefined) return false
-      const written = chain.copyIn(0, input)
-      queue.push(chain, written)
-      this.#stream.consumeInput(written)
-      return true
-    }
+  #receive(chain: Chain): boolean {
+    const input = this.#stream.input
+    if (input === undefined) return false
+    const written = chain.copyIn(0, input)
+    this.#queue(virtio.RECEIVEQ)?.push(chain, written)
+    this.#stream.consumeInput(written)
+    return true
   }
 
   /** Guest to host. A chain is complete when all of it was taken, in as many pieces as that needs (bad-input #12). */
-  #transmit(queue: Queue): (chain: Chain) => boolean {
-    return (chain) => {
-      this.#transmitOffset += this.#stream.takeOutput(chain, this.#transmitOffset)
-      if (this.#transmitOffset < chain.readableBytes) return false
-      this.#transmitOffset = 0
-      queue.push(chain, 0)
-      return true
-    }
+  #transmit(chain: Chain): boolean {
+    this.#transmitOffset += this.#stream.takeOutput(chain, this.#transmitOffset)
+    if (this.#transmitOffset < chain.readableBytes) return false
+    this.#transmitOffset = 0
+    this.#queue(virtio.TRANSMITQ)?.push(chain, 0)
+    return true
+  }
+
+  #queue(index: number): Queue | undefined {
+    return this.#context?.queues[index]
   }
 }
 

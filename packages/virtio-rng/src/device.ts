@@ -31,8 +31,8 @@ export class VirtioRng implements VirtioDevice {
   readonly #source: (buffer: Uint8Array) => void
   readonly #bucket: TokenBucket | undefined
   readonly #scratch = new Uint8Array(SCRATCH_BYTES)
+  /** Undefined too when the source has failed. */
   #context: DeviceContext | undefined
-  #queue: Queue | undefined
   /** Runs while a request waits for the rate limit. */
   #timer: NodeJS.Timeout | undefined
   /** The rest of the requests waits for a later turn of the event loop. */
@@ -48,7 +48,6 @@ export class VirtioRng implements VirtioDevice {
 
   activate(context: DeviceContext): void {
     this.#context = context
-    this.#queue = context.queues[REQUESTQ]
     this.#drain()
   }
 
@@ -58,12 +57,15 @@ export class VirtioRng implements VirtioDevice {
 
   // A request is served at once or goes back to the queue: none is in flight between two turns.
   reset(): Promise<void> {
-    if (this.#timer !== undefined) clearTimeout(this.#timer)
-    this.#timer = undefined
+    this.resetQueue()
     this.#context = undefined
-    this.#queue = undefined
     this.#deferred = false
     return Promise.resolve()
+  }
+
+  resetQueue(): void {
+    if (this.#timer !== undefined) clearTimeout(this.#timer)
+    this.#timer = undefined
   }
 
   close(): Promise<void> {
@@ -78,10 +80,15 @@ export class VirtioRng implements VirtioDevice {
     checkRngState(state)
   }
 
+  get #queue(): Queue | undefined {
+    return this.#context?.queues[REQUESTQ]
+  }
+
   #drain(): void {
-    if (this.#queue === undefined || this.#timer !== undefined || this.#deferred) return
+    const queue = this.#queue
+    if (queue === undefined || this.#timer !== undefined || this.#deferred) return
     this.#turnBytes = 0
-    if (drainQueue(this.#queue, this.#handle) === "limit") this.#defer()
+    if (drainQueue(queue, this.#handle) === "limit") this.#defer()
   }
 
   #defer(): void {
@@ -137,8 +144,9 @@ export class VirtioRng implements VirtioDevice {
       return true
     } catch (error) {
       // A source of the user's that fails. Predictable bytes would be worse than none.
-      this.#queue = undefined
-      this.#context?.needsReset(`${this.name}: the entropy source failed: ${String(error)}`)
+      const context = this.#context
+      this.#context = undefined
+      context?.needsReset(`${this.name}: the entropy source failed: ${String(error)}`)
       return false
     }
   }
