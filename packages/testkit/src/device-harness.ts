@@ -1,8 +1,9 @@
 import type { DeviceContext, Queue, VirtioDevice } from "@virtkit/interface"
 import { TestAllocator } from "./allocator.js"
 import { TestMemory } from "./memory.js"
+import type { ChainRequest, DriverChain } from "./ring-driver.js"
 import { FEATURE } from "./spec.js"
-import { type ChainRequest, type DriverChain, SplitRingDriver } from "./split-ring.js"
+import { SplitRingDriver } from "./split-ring.js"
 import { until } from "./wait.js"
 
 /** What {@link DeviceHarness} asks of the queue implementation; `createQueue` of @virtkit/virtqueue fits. */

@@ -6,6 +6,7 @@ export * as guestCode from "./guest-code.js"
 export { FakeInterrupt } from "./interrupt.js"
 export { TestMemory, type TestMemoryOptions, type TestRegion } from "./memory.js"
 export { MmioDriver, type MmioDriverOptions } from "./mmio-driver.js"
+export { PackedRingDriver, type PackedRingOptions, type RawPackedDescriptor } from "./packed-ring.js"
 export {
   type PciAccess,
   type PciAddress,
@@ -23,6 +24,7 @@ export {
 } from "./pci-host.js"
 export { FakePciSlot, type FakePciSlotOptions } from "./pci-slot.js"
 export { PCI, PCI_CAPABILITY, PCI_COMMAND, PCI_EXPRESS, PCI_MSIX, PCI_STATUS } from "./pci-spec.js"
+export type { ChainLayout, ChainRequest, DriverBuffer, DriverChain, RingDriver } from "./ring-driver.js"
 export {
   DESCRIPTOR,
   FEATURE,
@@ -30,20 +32,14 @@ export {
   MMIO,
   MMIO_MAGIC,
   NO_VECTOR,
+  PACKED_DESCRIPTOR,
+  PACKED_EVENT,
   RING_FLAG,
   STATUS,
   VIRTIO_PCI_CAP,
   VIRTIO_PCI_COMMON,
 } from "./spec.js"
-export {
-  type ChainLayout,
-  type ChainRequest,
-  type DriverBuffer,
-  type DriverChain,
-  type RawDescriptor,
-  SplitRingDriver,
-  type SplitRingOptions,
-} from "./split-ring.js"
+export { type RawDescriptor, SplitRingDriver, type SplitRingOptions } from "./split-ring.js"
 export { transportConformance } from "./transport-conformance.js"
 export type { RingAddresses, StartOptions, TransportDriver } from "./transport-driver.js"
 export { VirtioDriver, type VirtioDriverOptions } from "./virtio-driver.js"

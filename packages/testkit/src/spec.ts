@@ -13,12 +13,13 @@ export const STATUS = {
   FAILED: 128,
 } as const
 
-/** 6 Reserved feature bits, as masks: bits 28, 29, 32, 34, 38 and 40. */
+/** 6 Reserved feature bits, as masks: bits 28, 29, 32, 34, 35, 38 and 40. */
 export const FEATURE = {
   RING_INDIRECT_DESC: 0x1000_0000n,
   RING_EVENT_IDX: 0x2000_0000n,
   VERSION_1: 0x1_0000_0000n,
   RING_PACKED: 0x4_0000_0000n,
+  IN_ORDER: 0x8_0000_0000n,
   NOTIFICATION_DATA: 0x40_0000_0000n,
   RING_RESET: 0x100_0000_0000n,
 } as const
@@ -28,6 +29,12 @@ export const DESCRIPTOR = { NEXT: 1, WRITE: 2, INDIRECT: 4, BYTES: 16 } as const
 
 /** 2.7.6 avail.flags, 2.7.8 used.flags. */
 export const RING_FLAG = { AVAIL_NO_INTERRUPT: 1, USED_NO_NOTIFY: 1 } as const
+
+/** 2.8.1 Bits 7 and 15 of the flags of a descriptor in a packed ring. */
+export const PACKED_DESCRIPTOR = { AVAIL: 0x80, USED: 0x8000 } as const
+
+/** 2.8.14 Flags of an event suppression structure of a packed ring. */
+export const PACKED_EVENT = { ENABLE: 0, DISABLE: 1, DESC: 2 } as const
 
 /** 4.2.2 MMIO device register layout. */
 export const MMIO = {

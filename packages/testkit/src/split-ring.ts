@@ -1,5 +1,13 @@
 import type { GuestMemory } from "@virtkit/interface"
 import type { TestAllocator } from "./allocator.js"
+import {
+  type ChainRequest,
+  type DriverBuffer,
+  type DriverChain,
+  finishChain,
+  makeBuffers,
+  type RingDriver,
+} from "./ring-driver.js"
 import { DESCRIPTOR, RING_FLAG } from "./spec.js"
 
 export interface SplitRingOptions {
@@ -10,36 +18,10 @@ export interface SplitRingOptions {
   readonly size: number
   /** VIRTIO_F_RING_EVENT_IDX was negotiated. Default false. */
   readonly eventIdx?: boolean
+  /** VIRTIO_F_IN_ORDER was negotiated. Default false. */
+  readonly inOrder?: boolean
   /** Value that both ring indexes start from, for rings in mid-life. Default 0. */
   readonly startIndex?: number
-}
-
-/** How the descriptors of a chain are laid out; "mixed" is one direct descriptor followed by an indirect table. */
-export type ChainLayout = "direct" | "indirect" | "mixed"
-
-export interface ChainRequest {
-  /** Contents of the device-readable buffers. */
-  readonly readable?: readonly Uint8Array[]
-  /** Sizes in bytes of the device-writable buffers, which are filled with 0xee. */
-  readonly writable?: readonly number[]
-  /** Default "direct". */
-  readonly layout?: ChainLayout
-}
-
-export interface DriverBuffer {
-  readonly address: number
-  readonly length: number
-  readonly writable: boolean
-}
-
-/** A chain that the driver made available. */
-export interface DriverChain {
-  readonly head: number
-  readonly buffers: readonly DriverBuffer[]
-  /** Set when the chain was reaped: used.len as the device gave it. */
-  written: number | undefined
-  /** Set when the chain was reaped: contents of the writable buffers, end to end. */
-  data: Uint8Array | undefined
 }
 
 /** The fields of one descriptor (2.7.5). */
@@ -62,7 +44,7 @@ interface Submitted {
  * `add` and `publish` follow the rules; `writeDescriptor`, `offerHead` and `setAvailIndex` let a test break each of
  * them on purpose.
  */
-export class SplitRingDriver {
+export class SplitRingDriver implements RingDriver {
   readonly size: number
   /** Guest addresses of the three parts. */
   readonly desc: number
@@ -76,6 +58,8 @@ export class SplitRingDriver {
   readonly #memory: GuestMemory
   readonly #allocator: TestAllocator
   readonly #eventIdx: boolean
+  readonly #inOrder: boolean
+  /** Descriptors that no chain has, the next to take first: with IN_ORDER that makes the order of the table (2.7.9.1). */
   readonly #free: number[] = []
   readonly #submitted = new Map<number, Submitted>()
   #lastKick: number
@@ -87,6 +71,7 @@ export class SplitRingDriver {
     this.#memory = memory
     this.#allocator = allocator
     this.#eventIdx = options.eventIdx ?? false
+    this.#inOrder = options.inOrder ?? false
     this.availIndex = options.startIndex ?? 0
     this.usedIndex = this.availIndex
     this.#lastKick = this.availIndex
@@ -99,7 +84,7 @@ export class SplitRingDriver {
     memory.fill(this.used, bytes.used, 0)
     memory.writeUint16(this.avail + 2, this.availIndex)
     memory.writeUint16(this.used + 2, this.usedIndex)
-    for (let index = size - 1; index >= 0; index--) this.#free.push(index)
+    for (let index = 0; index < size; index++) this.#free.push(index)
     if (this.#eventIdx) memory.writeUint16(this.#usedEvent, this.usedIndex)
   }
 
@@ -132,17 +117,7 @@ export class SplitRingDriver {
     if (total === 0) throw new Error("a chain needs a buffer")
     if (needed > this.#free.length) throw new Error("ring full")
 
-    const buffers: DriverBuffer[] = []
-    for (const content of readable) {
-      const address = this.#allocator.allocate(content.length)
-      this.#memory.write(address, content)
-      buffers.push({ address, length: content.length, writable: false })
-    }
-    for (const length of writable) {
-      const address = this.#allocator.allocate(length)
-      this.#memory.fill(address, length, 0xee)
-      buffers.push({ address, length, writable: true })
-    }
+    const buffers = makeBuffers(this.#memory, this.#allocator, request)
     return this.#link(buffers, direct, indirect)
   }
 
@@ -164,8 +139,10 @@ export class SplitRingDriver {
       const element = this.used + 4 + 8 * (this.usedIndex % this.size)
       const id = this.#memory.readUint32(element)
       const length = this.#memory.readUint32(element + 4)
-      reaped.push(this.#finish(id, length))
-      this.usedIndex = (this.usedIndex + 1) & 0xffff
+      const batch = this.#inOrder ? this.#batch(id) : [id]
+      // Those that were left out are full (2.7.9.2).
+      for (const head of batch) reaped.push(this.#finish(head, head === id ? length : undefined))
+      this.usedIndex = (this.usedIndex + batch.length) & 0xffff
       if (this.#eventIdx && this.#interrupts) this.#memory.writeUint16(this.#usedEvent, this.usedIndex)
     }
     return reaped
@@ -231,7 +208,8 @@ export class SplitRingDriver {
 
   #link(buffers: readonly DriverBuffer[], direct: number, indirect: number): DriverChain {
     const descriptors: number[] = []
-    for (let count = direct + (indirect > 0 ? 1 : 0); count > 0; count--) descriptors.push(this.#free.pop()!)
+    for (let count = direct + (indirect > 0 ? 1 : 0); count > 0; count--)
+      descriptors.push(this.#free.shift()!)
     const allocations = buffers.map((buffer) => buffer.address)
     for (let i = 0; i < direct; i++) {
       const next = descriptors[i + 1]
@@ -253,20 +231,19 @@ export class SplitRingDriver {
     return chain
   }
 
-  #finish(id: number, length: number): DriverChain {
+  /** 2.7.9.2: the chains up to the one that was given back, in the order in which they were made available. */
+  #batch(id: number): number[] {
+    const heads = [...this.#submitted.keys()]
+    const position = heads.indexOf(id)
+    return position < 0 ? [id] : heads.slice(0, position + 1)
+  }
+
+  #finish(id: number, length: number | undefined): DriverChain {
     const submitted = this.#submitted.get(id)
     if (submitted === undefined) throw new Error(`the device gave back ${id}, which it did not have`)
     this.#submitted.delete(id)
     const { chain, descriptors, allocations } = submitted
-    const writable = chain.buffers.filter((buffer) => buffer.writable)
-    const data = new Uint8Array(writable.reduce((sum, buffer) => sum + buffer.length, 0))
-    let offset = 0
-    for (const buffer of writable) {
-      this.#memory.read(buffer.address, data.subarray(offset, offset + buffer.length))
-      offset += buffer.length
-    }
-    chain.written = length
-    chain.data = data
+    finishChain(this.#memory, chain, length)
     for (const address of allocations) this.#allocator.free(address)
     for (const descriptor of descriptors) this.#free.push(descriptor)
     return chain

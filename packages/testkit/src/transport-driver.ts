@@ -1,6 +1,7 @@
 import type { GuestMemory } from "@virtkit/interface"
 import type { TestAllocator } from "./allocator.js"
-import type { ChainRequest, DriverChain, SplitRingDriver } from "./split-ring.js"
+import type { ChainRequest, DriverChain } from "./ring-driver.js"
+import type { SplitRingDriver } from "./split-ring.js"
 
 /** Guest addresses of the three parts of a split ring. */
 export interface RingAddresses {

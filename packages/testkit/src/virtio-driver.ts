@@ -1,7 +1,8 @@
 import type { GuestMemory } from "@virtkit/interface"
 import { TestAllocator } from "./allocator.js"
+import type { ChainRequest, DriverChain } from "./ring-driver.js"
 import { FEATURE, STATUS } from "./spec.js"
-import { type ChainRequest, type DriverChain, SplitRingDriver } from "./split-ring.js"
+import { SplitRingDriver } from "./split-ring.js"
 import type { RingAddresses, StartOptions, TransportDriver } from "./transport-driver.js"
 import { until } from "./wait.js"
 
