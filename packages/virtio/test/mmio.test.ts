@@ -259,7 +259,7 @@ describe("the host's side", () => {
     await driver.start()
     driver.rings[1]!.setAvailIndex(1000)
     driver.notify(1)
-    expect(reasons).toEqual(["queue 1: avail.idx is 1000 ahead, the ring has 8"])
+    expect(reasons).toEqual(["queue 1: avail.idx is 1000 ahead, the ring has room for 8"])
     expect(transport.needsResetReason).toBe(reasons[0])
     await driver.reset()
     expect(transport.needsResetReason).toBeUndefined()

@@ -1,12 +1,21 @@
-import type { Chain, GuestMemory } from "@virtkit/interface"
+import type { Chain, GuestMemory, Queue } from "@virtkit/interface"
 
 /** Largest number of entries that an idle chain keeps; longer arrays are given up, so that the pool stays bounded. */
 export const KEPT_ENTRIES = 1024
 
 const FIRST_ENTRIES = 16
 
-/** A chain of a split ring. Pooled by its queue: the arrays grow to what the driver uses and stay. */
-export class SplitChain implements Chain {
+/** Where a chain is: in its queue's pool. */
+export const IDLE = 0
+/** The device has it. */
+export const HELD = 1
+/** Taken from the ring, and the next to be popped: it was in flight when the state was saved, or given back by `unpop`. */
+export const WAITING = 2
+/** The device is done with it, others have to go back to the driver first (VIRTIO_F_IN_ORDER). */
+export const DONE = 3
+
+/** A chain of either kind of ring. Pooled by its queue: the arrays grow to what the driver uses and stay. */
+export class RingChain implements Chain {
   head = 0
   count = 0
   readable = 0
@@ -14,14 +23,22 @@ export class SplitChain implements Chain {
   writableBytes = 0
   addresses: Float64Array = new Float64Array(FIRST_ENTRIES)
   lengths: Uint32Array = new Uint32Array(FIRST_ENTRIES)
-  /** Order in which chains were popped; for the saved state. */
+  /** Entries of the ring that it takes: 1 in the available ring, or the descriptors of a packed ring. */
+  slots = 1
+  /** IDLE, HELD, WAITING or DONE. */
+  phase: number = IDLE
+  /** Order in which chains were taken; for the saved state. */
   sequence = 0
-  /** It was in flight when the queue's state was saved, and handed out again after the restore. */
-  redelivered = false
+  /** Of a DONE chain: what goes into the used element, and whether the writable part was filled. */
+  written = 0
+  whole = false
+  /** Whose chain it is. */
+  readonly queue: Queue
   readonly #memory: GuestMemory
 
-  constructor(memory: GuestMemory) {
+  constructor(memory: GuestMemory, queue: Queue) {
     this.#memory = memory
+    this.queue = queue
   }
 
   clear(head: number): void {

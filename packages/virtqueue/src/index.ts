@@ -1,7 +1,19 @@
-export { MAX_QUEUE_SIZE, VIRTIO_F_RING_EVENT_IDX, VIRTIO_F_RING_INDIRECT_DESC } from "./constants.js"
+export {
+  MAX_QUEUE_SIZE,
+  VIRTIO_F_IN_ORDER,
+  VIRTIO_F_RING_EVENT_IDX,
+  VIRTIO_F_RING_INDIRECT_DESC,
+  VIRTIO_F_RING_PACKED,
+} from "./constants.js"
 export { createQueue } from "./create-queue.js"
 export { type DrainResult, drainQueue } from "./drain.js"
-export type { CreateQueueResult, DeviceQueue, QueueCounters, QueueOptions } from "./options.js"
+export {
+  type CreateQueueResult,
+  type DeviceQueue,
+  type QueueCounters,
+  type QueueOptions,
+  type RingFeatures,
+  ringFeatures,
+} from "./options.js"
 export { isQueueSize } from "./ring-layout.js"
-export { SplitQueue } from "./split-queue.js"
-export type { SplitQueueState } from "./state.js"
+export type { QueueState, SavedChain } from "./state.js"

@@ -1,19 +1,36 @@
 import type { GuestMemory, Queue, Stateful } from "@virtkit/interface"
+import {
+  VIRTIO_F_IN_ORDER,
+  VIRTIO_F_RING_EVENT_IDX,
+  VIRTIO_F_RING_INDIRECT_DESC,
+  VIRTIO_F_RING_PACKED,
+} from "./constants.js"
 
-/** What the driver chose for a queue, and whom the queue tells. */
-export interface QueueOptions {
-  readonly index: number
-  /** Number of descriptors: a power of two, at most 32768. */
-  readonly size: number
-  /** Guest physical addresses of the descriptor table, the available ring and the used ring. */
-  readonly desc: number
-  readonly avail: number
-  readonly used: number
-  readonly memory: GuestMemory
+/** What of a ring depends on the features that driver and device agreed on. */
+export interface RingFeatures {
+  /** VIRTIO_F_RING_PACKED was negotiated: a packed ring, else a split one. Default false. */
+  readonly packed?: boolean
+  /** VIRTIO_F_IN_ORDER was negotiated: chains go back in the order in which they came. Default false. */
+  readonly inOrder?: boolean
   /** VIRTIO_F_RING_EVENT_IDX was negotiated. */
   readonly eventIdx: boolean
   /** VIRTIO_F_RING_INDIRECT_DESC was negotiated. */
   readonly indirect: boolean
+}
+
+/** What the driver chose for a queue, and whom the queue tells. */
+export interface QueueOptions extends RingFeatures {
+  readonly index: number
+  /** Number of descriptors, 1 to 32768; a power of two if the ring is a split one. */
+  readonly size: number
+  /** Guest physical address of the descriptor table or, of a packed ring, of the descriptor ring. */
+  readonly desc: number
+  /** Guest physical address of the available ring or the driver event suppression structure. */
+  readonly avail: number
+  /** Guest physical address of the used ring or the device event suppression structure. */
+  readonly used: number
+  /** Its regions are those of now for as long as the queue lives. */
+  readonly memory: GuestMemory
   /** The driver is to get a used buffer notification. Must not throw or call the queue. */
   readonly onInterrupt: () => void
   /** The ring cannot be trusted any more; called once, from within `pop`. Must not throw or call the queue. */
@@ -48,3 +65,13 @@ export interface DeviceQueue extends Queue, Stateful {
 export type CreateQueueResult =
   | { readonly queue: DeviceQueue; readonly reason?: undefined }
   | { readonly queue?: undefined; readonly reason: string }
+
+/** The part of {@link QueueOptions} that negotiated features decide. */
+export function ringFeatures(features: bigint): Required<RingFeatures> {
+  return {
+    packed: (features & VIRTIO_F_RING_PACKED) !== 0n,
+    inOrder: (features & VIRTIO_F_IN_ORDER) !== 0n,
+    eventIdx: (features & VIRTIO_F_RING_EVENT_IDX) !== 0n,
+    indirect: (features & VIRTIO_F_RING_INDIRECT_DESC) !== 0n,
+  }
+}

@@ -1,5 +1,5 @@
 import type { GuestMemory } from "@virtkit/interface"
-import { DESC_BYTES, MAX_QUEUE_SIZE } from "./constants.js"
+import { DESC_BYTES, EVENT_SUPPRESS_BYTES, MAX_QUEUE_SIZE } from "./constants.js"
 import type { QueueOptions } from "./options.js"
 
 /**
@@ -7,7 +7,7 @@ import type { QueueOptions } from "./options.js"
  *
  * Indexes and event fields are 16-bit words, so that each can be one atomic access (bad-input #19).
  */
-export interface RingLayout {
+export interface SplitLayout {
   /** Over the whole descriptor table. */
   readonly desc: DataView
   /** 2.7.6: flags, idx, ring[size], used_event. */
@@ -18,8 +18,21 @@ export interface RingLayout {
   readonly usedElements: Uint32Array
 }
 
+/** The three parts of a packed ring as views of guest memory, for as long as the queue lives. */
+export interface PackedLayout {
+  /** Over the whole descriptor ring. */
+  readonly desc: DataView
+  /** The same memory: of descriptor n, word 8n + 6 is the buffer id, 8n + 7 the flags. */
+  readonly descWords: Uint16Array
+  /** The same memory: of descriptor n, word 4n + 2 is the length, 4n + 3 the id and, above it, the flags. */
+  readonly descLongs: Int32Array
+  /** 2.8.14, both parts in one word, so that they are read and written as one: off_wrap and, above it, flags. */
+  readonly driverEvent: Int32Array
+  readonly deviceEvent: Int32Array
+}
+
 /** Checks size and addresses of a ring, all of them given by the guest; returns why they cannot be used, or the views. */
-export function layOut(options: QueueOptions): RingLayout | string {
+export function layOutSplit(options: QueueOptions): SplitLayout | string {
   const { size, memory } = options
   if (!isQueueSize(size)) return `queue size ${size} is not a power of two from 1 to ${MAX_QUEUE_SIZE}`
   const desc = part(memory, "descriptor table", options.desc, DESC_BYTES * size, 16)
@@ -36,7 +49,28 @@ export function layOut(options: QueueOptions): RingLayout | string {
   }
 }
 
-/** 2.7: a power of two, at most 32768. */
+/** As {@link layOutSplit}, for a packed ring, whose size may be any number (2.8.10.1). */
+export function layOutPacked(options: QueueOptions): PackedLayout | string {
+  const { size, memory } = options
+  if (!Number.isInteger(size) || size < 1 || size > MAX_QUEUE_SIZE) {
+    return `queue size ${size} is not a number from 1 to ${MAX_QUEUE_SIZE}`
+  }
+  const desc = part(memory, "descriptor ring", options.desc, DESC_BYTES * size, 16)
+  if (typeof desc === "string") return desc
+  const driver = part(memory, "driver event suppression", options.avail, EVENT_SUPPRESS_BYTES, 4)
+  if (typeof driver === "string") return driver
+  const device = part(memory, "device event suppression", options.used, EVENT_SUPPRESS_BYTES, 4)
+  if (typeof device === "string") return device
+  return {
+    desc: new DataView(desc.buffer, desc.byteOffset, DESC_BYTES * size),
+    descWords: new Uint16Array(desc.buffer, desc.byteOffset, 8 * size),
+    descLongs: new Int32Array(desc.buffer, desc.byteOffset, 4 * size),
+    driverEvent: new Int32Array(driver.buffer, driver.byteOffset, 1),
+    deviceEvent: new Int32Array(device.buffer, device.byteOffset, 1),
+  }
+}
+
+/** 2.7: a power of two, at most 32768. What any driver can use, whichever ring it chooses. */
 export function isQueueSize(size: number): boolean {
   return Number.isInteger(size) && size >= 1 && size <= MAX_QUEUE_SIZE && (size & (size - 1)) === 0
 }
@@ -46,7 +80,7 @@ interface Part {
   readonly byteOffset: number
 }
 
-/** Alignment as 2.7 demands it; the range must lie in one region, or the views would reach outside of guest RAM. */
+/** Alignment as 2.7 and 2.8.10 demand it; the range must lie in one region, or the views would reach outside of guest RAM. */
 function part(
   memory: GuestMemory,
   name: string,

@@ -1,8 +1,7 @@
-import { type Chain, GuestAddressError } from "@virtkit/interface"
 import { DESCRIPTOR, TestMemory } from "@virtkit/testkit"
 import { createQueue, drainQueue } from "@virtkit/virtqueue"
 import { describe, expect, it } from "vitest"
-import { bytes, RAM, type Setup, setup } from "./setup.js"
+import { bytes, LargeMemory, RAM, type Setup, setup } from "./setup.js"
 
 const { NEXT, WRITE, INDIRECT } = DESCRIPTOR
 
@@ -174,7 +173,7 @@ describe("chains that break a rule", () => {
 
   it("bad-input #13: more than 2^32 bytes in a chain", () => {
     const size = 3 * 2 ** 30
-    const test = setup({ memory: new LargeMemory({ regions: [{ guestAddress: 0, size: RAM }] }, size) })
+    const test = setup({ memory: new LargeMemory(size) })
     test.driver.writeDescriptor(0, { address: 0, length: 2 ** 31, flags: NEXT, next: 1 })
     test.driver.writeDescriptor(1, { address: 0, length: 2 ** 31, flags: NEXT | WRITE, next: 2 })
     test.driver.writeDescriptor(2, { address: 0, length: 1, flags: WRITE })
@@ -182,7 +181,7 @@ describe("chains that break a rule", () => {
   })
 
   it("bad-input #13: 2^32 bytes exactly go through", () => {
-    const memory = new LargeMemory({ regions: [{ guestAddress: 0, size: RAM }] }, 3 * 2 ** 30)
+    const memory = new LargeMemory(3 * 2 ** 30)
     const { driver, queue } = setup({ memory })
     driver.writeDescriptor(0, { address: 0, length: 2 ** 31, flags: NEXT | WRITE, next: 1 })
     driver.writeDescriptor(1, { address: 0, length: 2 ** 31, flags: WRITE })
@@ -302,13 +301,27 @@ describe("rings that cannot be trusted", () => {
 
   it("bad-input #17: a head that the device has already, so never more in flight than the queue's size", () => {
     const test = setup()
-    for (let i = 0; i < 8; i++) test.driver.offerHead(i)
+    for (let i = 0; i < 7; i++) test.driver.offerHead(i)
     test.driver.publish()
     while (test.queue.pop() !== undefined);
-    expect(test.queue.inFlight).toBe(8)
+    expect(test.queue.inFlight).toBe(7)
     test.driver.offerHead(3)
     test.driver.publish()
     expectBroken(test, /head 3 was made available twice/)
+  })
+
+  it("bad-input #15, #17: more chains than the driver has got back, even if the device is done with them", () => {
+    for (const publish of [false, true]) {
+      const test = setup()
+      for (let i = 0; i < 8; i++) test.driver.offerHead(i)
+      test.driver.publish()
+      for (let i = 0; i < 8; i++) test.queue.push(test.queue.pop()!, 0)
+      if (publish) test.queue.flush()
+      test.driver.offerHead(0)
+      test.driver.publish()
+      if (publish) expect(test.queue.pop()).toBeDefined()
+      else expectBroken(test, /avail.idx is 1 ahead, the ring has room for 0/)
+    }
   })
 
   it("a head that is no descriptor", () => {
@@ -426,25 +439,6 @@ describe("rings in impossible places", () => {
   })
 })
 
-describe("bad-input #27: after close", () => {
-  it("late pushes and pops touch nothing", () => {
-    const { driver, queue, memory, interrupts } = setup({ eventIdx: true })
-    driver.add({ writable: [4] })
-    driver.add({ writable: [4] })
-    driver.publish()
-    const chain = queue.pop() as Chain
-    queue.close()
-    memory.clearWritten()
-    queue.push(chain, 4)
-    queue.unpop(chain)
-    queue.flush()
-    queue.disableNotification()
-    expect(queue.enableNotification()).toBe(false)
-    expect(queue.pop()).toBeUndefined()
-    expect([memory.written, interrupts(), queue.inFlight]).toEqual([[], 0, 0])
-  })
-})
-
 describe("bad-input #19: ring indexes are single 16-bit accesses", () => {
   it("through Atomics on 16-bit words", () => {
     const { driver, queue } = setup({ eventIdx: true })
@@ -478,18 +472,3 @@ describe("bad-input #19: ring indexes are single 16-bit accesses", () => {
     ])
   })
 })
-
-/** Claims to have more RAM than it has; nothing may touch what is not there. */
-class LargeMemory extends TestMemory {
-  readonly #size: number
-
-  constructor(options: ConstructorParameters<typeof TestMemory>[0], size: number) {
-    super(options)
-    this.#size = size
-  }
-
-  override contains(address: number, length: number): boolean {
-    if (!Number.isSafeInteger(address + length)) throw new GuestAddressError(address, length)
-    return address + length <= this.#size
-  }
-}

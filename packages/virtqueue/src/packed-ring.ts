@@ -1,0 +1,238 @@
+import type { RingChain } from "./chain.js"
+import {
+  DESC_BYTES,
+  RING_EVENT_FLAGS_DESC,
+  RING_EVENT_FLAGS_DISABLE,
+  RING_EVENT_FLAGS_ENABLE,
+  VIRTQ_DESC_F_AVAIL,
+  VIRTQ_DESC_F_INDIRECT,
+  VIRTQ_DESC_F_NEXT,
+  VIRTQ_DESC_F_USED,
+  VIRTQ_DESC_F_WRITE,
+} from "./constants.js"
+import type { QueueOptions } from "./options.js"
+import { DescriptorReader } from "./reader.js"
+import { BROKEN, EMPTY, MALFORMED, type Ring, TAKEN } from "./ring.js"
+import type { PackedLayout } from "./ring-layout.js"
+
+/** 16-bit words of a descriptor, and where its id and flags are. */
+const WORDS = 8
+const ID = 6
+const FLAGS = 7
+/** 32-bit words of a descriptor, and where its length is and its id with the flags. */
+const LONGS = 4
+const LENGTH = 2
+const ID_AND_FLAGS = 3
+
+const OWNER = VIRTQ_DESC_F_AVAIL | VIRTQ_DESC_F_USED
+
+/** Bit of a position that holds the wrap counter, as in event suppression structures (2.8.14). */
+const WRAP = 0x8000
+
+/**
+ * A packed ring (virtio 1.3, section 2.8).
+ *
+ * Order between this thread and the guest's vCPUs: the flags of the first descriptor of a chain are loaded with
+ * Atomics, which orders what is read of the chain after them; the flags of the first used descriptor of a batch are
+ * stored with Atomics, which orders all that was written of the batch before them; that store, or the one into the
+ * event suppression structure, followed by an atomic load is the full barrier needed before looking at what the other
+ * side wants (2.8.21.3.1) or offered.
+ */
+export class PackedRing implements Ring {
+  readonly kind = "packed"
+  reason = ""
+  pending = 0
+  readonly #options: QueueOptions
+  readonly #size: number
+  readonly #inOrder: boolean
+  readonly #desc: DataView
+  readonly #words: Uint16Array
+  readonly #longs: Int32Array
+  readonly #driverEvent: Int32Array
+  readonly #deviceEvent: Int32Array
+  readonly #reader: DescriptorReader
+  /** Slot of the next chain to take, and the AVAIL and USED bits of an available descriptor there. */
+  #availSlot = 0
+  #availOwner: number = VIRTQ_DESC_F_AVAIL
+  /** Slot of the next used descriptor, and the AVAIL and USED bits of one there. */
+  #usedSlot = 0
+  #usedOwner: number = OWNER
+  /** Slots from the first one that the driver does not know to be used up to `#availSlot`. */
+  #taken = 0
+  /** Of those, the ones completed but not published. */
+  #pendingSlots = 0
+  /** The first used descriptor of the batch: its flags are what publishes all of it. */
+  #firstSlot = 0
+  #firstFlags = 0
+  /** The used descriptor written last, and whether the next chain may take its place (IN_ORDER). */
+  #lastSlot = 0
+  #lastOwner = 0
+  #joinable = false
+
+  /** `layout` must come from these options; {@link createQueue} sees to that. */
+  constructor(options: QueueOptions, layout: PackedLayout) {
+    this.#options = options
+    this.#size = options.size
+    this.#inOrder = options.inOrder ?? false
+    this.#desc = layout.desc
+    this.#words = layout.descWords
+    this.#longs = layout.descLongs
+    this.#driverEvent = layout.driverEvent
+    this.#deviceEvent = layout.deviceEvent
+    this.#reader = new DescriptorReader(options.memory, options.size, options.indirect)
+  }
+
+  get nextAvail(): number {
+    return this.#availSlot | (this.#availOwner === VIRTQ_DESC_F_AVAIL ? WRAP : 0)
+  }
+
+  get nextUsed(): number {
+    return this.#usedSlot | (this.#usedOwner === OWNER ? WRAP : 0)
+  }
+
+  take(chain: RingChain): number {
+    let slot = this.#availSlot
+    let owner = this.#availOwner
+    let flags = Atomics.load(this.#words, WORDS * slot + FLAGS)
+    if ((flags & OWNER) !== owner) return EMPTY
+    // A list with no end, or more than the driver has got back (bad-input #8, #15, #17), stops here: every descriptor
+    // takes a slot, and where the chain ends, so its id, would be anybody's guess.
+    const room = this.#size - this.#taken
+    let slots = 0
+    let wrong: string | undefined
+    chain.clear(0)
+    for (;;) {
+      if (slots === room)
+        return this.#break(`more descriptors available than the ${room} that there is room for`)
+      if ((flags & OWNER) !== owner) return this.#break("a descriptor list with one that is not available")
+      // The rest of a malformed list is read for its end only.
+      wrong ??=
+        (flags & VIRTQ_DESC_F_INDIRECT) === 0
+          ? this.#reader.addBuffer(this.#desc, DESC_BYTES * slot, (flags & VIRTQ_DESC_F_WRITE) !== 0, chain)
+          : this.#addTable(slot, slots > 0 || (flags & VIRTQ_DESC_F_NEXT) !== 0, chain)
+      slots++
+      if ((flags & VIRTQ_DESC_F_NEXT) === 0) break
+      slot++
+      if (slot === this.#size) {
+        slot = 0
+        owner ^= OWNER
+      }
+      flags = this.#words[WORDS * slot + FLAGS]!
+    }
+    // 2.8.6: the id is that of the last descriptor.
+    chain.head = this.#words[WORDS * slot + ID]!
+    chain.slots = slots
+    this.#taken += slots
+    slot++
+    this.#availSlot = slot === this.#size ? 0 : slot
+    this.#availOwner = slot === this.#size ? owner ^ OWNER : owner
+    if (wrong === undefined) return TAKEN
+    this.reason = wrong
+    return MALFORMED
+  }
+
+  complete(chain: RingChain, written: number, whole: boolean): void {
+    // 2.8.22 (in order): one used descriptor for a batch, where its first one would be, with the id of its last.
+    if (!this.#joinable) {
+      this.#lastSlot = this.#usedSlot
+      this.#lastOwner = this.#usedOwner
+    }
+    const slot = this.#lastSlot
+    const flags = this.#lastOwner | (written > 0 ? VIRTQ_DESC_F_WRITE : 0)
+    this.#longs[LONGS * slot + LENGTH] = written
+    if (this.pending === 0) this.#firstSlot = slot
+    if (slot === this.#firstSlot) {
+      this.#words[WORDS * slot + ID] = chain.head
+      this.#firstFlags = flags
+    } else {
+      this.#longs[LONGS * slot + ID_AND_FLAGS] = chain.head | (flags << 16)
+    }
+    this.#joinable = this.#inOrder && whole
+    this.pending++
+    this.#pendingSlots += chain.slots
+    this.#usedSlot += chain.slots
+    if (this.#usedSlot >= this.#size) {
+      this.#usedSlot -= this.#size
+      this.#usedOwner ^= OWNER
+    }
+  }
+
+  publish(): boolean {
+    const count = this.#pendingSlots
+    this.pending = 0
+    this.#pendingSlots = 0
+    this.#taken -= count
+    this.#joinable = false
+    Atomics.store(this.#words, WORDS * this.#firstSlot + FLAGS, this.#firstFlags)
+    this.#markUsedDirty(count)
+    return this.#driverWantsInterrupt(count)
+  }
+
+  disableNotification(): void {
+    this.#storeEvent(RING_EVENT_FLAGS_DISABLE << 16)
+  }
+
+  enableNotification(): boolean {
+    if (this.#options.eventIdx) this.#storeEvent((RING_EVENT_FLAGS_DESC << 16) | this.nextAvail)
+    else this.#storeEvent(RING_EVENT_FLAGS_ENABLE << 16)
+    // The driver may have looked just before this: what it offered then is found here.
+    const flags = Atomics.load(this.#words, WORDS * this.#availSlot + FLAGS)
+    return (flags & OWNER) === this.#availOwner
+  }
+
+  restore(nextAvail: number, nextUsed: number, chains: readonly RingChain[]): void {
+    this.#availSlot = nextAvail & ~WRAP
+    this.#availOwner = (nextAvail & WRAP) !== 0 ? VIRTQ_DESC_F_AVAIL : VIRTQ_DESC_F_USED
+    this.#usedSlot = nextUsed & ~WRAP
+    this.#usedOwner = (nextUsed & WRAP) !== 0 ? OWNER : 0
+    this.#taken = 0
+    for (const chain of chains) this.#taken += chain.slots
+  }
+
+  /** 2.8.7: adds the buffers of an indirect table, which has no flag but WRITE; `listed` if the descriptor is in a list. */
+  #addTable(slot: number, listed: boolean, chain: RingChain): string | undefined {
+    // 2.8.19: its end is that of the chain.
+    if (listed) return "an indirect descriptor within a list"
+    const reader = this.#reader
+    const wrong = reader.enterTable(this.#desc, DESC_BYTES * slot)
+    if (wrong !== undefined) return wrong
+    const { table, tableOffset, tableSize } = reader
+    for (let index = 0; index < tableSize; index++) {
+      const at = tableOffset + DESC_BYTES * index
+      const writable = (table.getUint16(at + 14, true) & VIRTQ_DESC_F_WRITE) !== 0
+      const rule = reader.addBuffer(table, at, writable, chain)
+      if (rule !== undefined) return rule
+    }
+    return undefined
+  }
+
+  /** 2.8.10 and 2.8.21.3.1. Runs after the batch of `count` slots was published. */
+  #driverWantsInterrupt(count: number): boolean {
+    const event = Atomics.load(this.#driverEvent, 0)
+    const flags = (event >>> 16) & 3
+    if (flags === RING_EVENT_FLAGS_DISABLE) return false
+    if (flags !== RING_EVENT_FLAGS_DESC || !this.#options.eventIdx) return true
+    // On a line on which this lap of the ring begins at 0 and the one before it at -size.
+    const sameLap = (event & WRAP) === (this.nextUsed & WRAP)
+    const position = (event & (WRAP - 1)) - (sameLap ? 0 : this.#size)
+    return position < this.#usedSlot && position >= this.#usedSlot - count
+  }
+
+  #storeEvent(value: number): void {
+    Atomics.store(this.#deviceEvent, 0, value)
+    this.#options.memory.markDirty(this.#options.used, 4)
+  }
+
+  #markUsedDirty(count: number): void {
+    const { memory, desc } = this.#options
+    const first = this.#firstSlot
+    const straight = Math.min(count, this.#size - first)
+    memory.markDirty(desc + DESC_BYTES * first, DESC_BYTES * straight)
+    if (straight < count) memory.markDirty(desc, DESC_BYTES * (count - straight))
+  }
+
+  #break(reason: string): number {
+    this.reason = reason
+    return BROKEN
+  }
+}
