@@ -1,5 +1,5 @@
 import type { AccessSize } from "@virtkit/interface"
-import type { VcpuExit } from "./exits.js"
+import type { ExitAnswer, VcpuExit } from "./exits.js"
 import type { Vcpu } from "./vcpu.js"
 
 /**
@@ -18,10 +18,11 @@ export interface ExitHandler {
   mmioWrite(address: number, size: AccessSize, value: number): void | Promise<void>
   /**
    * Every other reason. The vCPU is stopped, its state may be read and changed, until `vcpu.resume()`; returning
-   * "resume" does that at once.
+   * "resume" does that at once, and returning an answer does it with that answer; when a pause was asked for meanwhile,
+   * the next `vcpu.resume()` gives it.
    */
   // biome-ignore lint/suspicious/noConfusingVoidType: most handlers return nothing
-  exit(vcpu: Vcpu, exit: VcpuExit): "resume" | void
+  exit(vcpu: Vcpu, exit: VcpuExit): "resume" | ExitAnswer | void
   /** A method above threw, or its promise rejected; the vCPU went on, or for `exit` is stopped. Must not throw. */
   error(vcpu: Vcpu, error: unknown): void
 }

@@ -34,6 +34,8 @@ export class RunningVcpu {
   #ended: () => void
   // Changes with every exit and when the thread is told to end: an answer is for the exit that it was taken with.
   #turn = 0
+  // What the handler answered the exit with; not given to the guest yet while someone wants it paused.
+  #prepared: ExitAnswer | undefined
   #pauseWaiters: (() => void)[] = []
   #stopWaiters: (() => void)[] = []
 
@@ -144,9 +146,12 @@ export class RunningVcpu {
     const waiters = this.#takePauseWaiters()
     const turn = this.#turn
     try {
+      this.#prepared = undefined
       const then = this.#handler.exit(this.vcpu, decodeExit(reason, error, this.#payload))
-      if (then === "resume" && this.state === "exited" && turn === this.#turn && waiters.length === 0)
-        this.resume()
+      if (then !== undefined && this.state === "exited" && turn === this.#turn) {
+        this.#prepared = then === "resume" ? {} : then
+        if (waiters.length === 0) this.resume()
+      }
     } catch (thrown) {
       this.#handler.error(this.vcpu, thrown)
     }
@@ -205,7 +210,7 @@ export class RunningVcpu {
       throw new StateError(`vCPU ${this.vcpu.id} is ${this.state}, not paused`)
     if (this.state === "exited") {
       const reason = this.#memory.unsigned[this.#word + (slot.REASON >> 2)]!
-      encodeAnswer(reason, answer ?? {}, this.#payload)
+      encodeAnswer(reason, answer ?? this.#prepared ?? {}, this.#payload)
     }
     this.state = "running"
     this.#turn++

@@ -180,6 +180,34 @@ describeKvm("other exits", () => {
     expect([regs.rax, regs.rdx]).toEqual([0x11223344n, 0x55667788n])
   })
 
+  it.each([false, true])(
+    "an answer that the handler returns (a pause asked for before it: %s)",
+    async (pauses) => {
+      using m = machine({ prepare: (vm) => vm.setUserspaceMsrReasons(7) })
+      const vcpu = m.addVcpu(g.program(g.movEcx(0x4b564dff), g.rdmsr, g.hlt))
+      let answered = 0
+      const handler = recorder()
+      vcpu.start(m.loop, {
+        ...handler,
+        exit(v, exit) {
+          if (exit.reason !== "rdmsr") return handler.exit(v, exit)
+          answered++
+          return { value: 0x5566778811223344n }
+        },
+      })
+      if (pauses) {
+        // Not a turn of the loop: the exit is there, and seen only when the pause was asked for.
+        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 100)
+        await vcpu.pause()
+        expect([answered, vcpu.state]).toEqual([1, "exited"])
+        vcpu.resume()
+      }
+      expect(await handler.stopped).toEqual({ reason: "hlt" })
+      const regs = vcpu.getRegs()
+      expect([regs.rax, regs.rdx]).toEqual([0x11223344n, 0x55667788n])
+    },
+  )
+
   it("msr filter: denied accesses exit", async () => {
     using m = machine({
       prepare(vm) {
