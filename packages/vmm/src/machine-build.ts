@@ -6,6 +6,7 @@ import { Kvm, type Vm as KvmVm, type Vcpu } from "@virtkit/kvm"
 import { type MmapBacking, mmapMemory } from "@virtkit/memory/mmap"
 import type { VirtioMmio } from "@virtkit/virtio"
 import { AddressSpaces } from "./address-spaces.js"
+import { apicIds } from "./cpu-topology.js"
 import { Doorbells } from "./doorbells.js"
 import { FirmwareBoot } from "./firmware.js"
 import { Interrupts } from "./interrupts.js"
@@ -75,7 +76,7 @@ export async function buildMachine(
   const virtio = new VirtioBus({ spaces, memory, interrupts, onError, onNeedsReset })
   for (const device of devices) virtio.attach(device)
 
-  const cpus = Array.from({ length: config.cpus }, (_, apicId) => ({ apicId }))
+  const cpus = apicIds(config.cpus).map((apicId) => ({ apicId }))
   const description = { ...describePlatform(cpus), virtioMmio: virtio.descriptions }
   const { rsdpAddress, blobs } = buildAcpiTables(description, firmware?.acpiArea)
   for (const { address, bytes } of blobs) memory.write(address, bytes)
@@ -84,14 +85,14 @@ export async function buildMachine(
       vm,
       slot: romSlot,
       ports,
-      cpus: config.cpus,
-      apicIds: config.cpus,
+      cpus: config.cpus.count,
+      apicIds: Math.max(...apicIds(config.cpus)) + 1,
       rsdp: blobs[0]!.bytes,
       reserved: [],
       onDebug: config.onFirmwareDebug,
       teardown,
     }) ?? (await bootKernel(config, memory, cmdline, rsdpAddress))
-  const vcpus = createVcpus(kvm, vm, config.cpus)
+  const vcpus = createVcpus(kvm, vm, config)
   teardown.add(() => {
     for (const vcpu of vcpus) vcpu.close()
   })

@@ -1,5 +1,9 @@
 import { totalmem } from "node:os"
 import { ConfigError, type VirtioDevice } from "@virtkit/interface"
+import type { CheckedModel, CpuModel } from "./cpu-model.js"
+import { resolveModel } from "./cpu-models.js"
+import { checkMsrFilter, type MsrFilter, type MsrRule } from "./cpu-msr-filter.js"
+import { type CpuCounts, type CpuTopology, checkCpus } from "./cpu-topology.js"
 import { VIRTIO_GSIS } from "./machine.js"
 import { formatSize, parseSize } from "./size.js"
 
@@ -20,8 +24,14 @@ export interface VmOptions {
   readonly cmdline?: string
   /** Bytes, or text such as "512M". Default 512 MiB. */
   readonly memory?: string | number
-  /** 1 to 64; default 1. */
-  readonly cpus?: number
+  /** How many, 1 to 255, or how they are arranged; a number is that many cores of one socket. Default 1. */
+  readonly cpus?: number | CpuCounts
+  /** "host", which is what KVM supports here (the default), the name of a model, or a model: see docs/cpu.md. */
+  readonly cpu?: string | CpuModel
+  /** Which model specific registers the guest may access; a denied access is #GP for it. Default: all that KVM has. */
+  readonly msrFilter?: readonly MsrRule[]
+  /** Asked about each access that `msrFilter` denies. What it gives a read gets, and a write is ignored; undefined: #GP. */
+  readonly onDeniedMsr?: (access: MsrAccess) => bigint | undefined
   /** In the order in which the guest finds them. The VM owns them from here on and closes them, even when creation fails. */
   readonly devices?: readonly (VirtioDevice | Promise<VirtioDevice>)[]
   readonly memoryBacking?: MemoryBacking
@@ -43,6 +53,15 @@ export interface VmOptions {
   readonly registerPages?: boolean
 }
 
+/** A denied access to a model specific register. */
+export interface MsrAccess {
+  /** Index of the vCPU. */
+  readonly vcpu: number
+  readonly msr: number
+  /** What is written; undefined: it is a read. */
+  readonly value: bigint | undefined
+}
+
 /** The options with their defaults, checked. */
 export interface VmConfig {
   readonly name: string
@@ -50,7 +69,11 @@ export interface VmConfig {
   readonly initrd: string | Uint8Array | undefined
   readonly cmdline: string
   readonly memoryBytes: number
-  readonly cpus: number
+  readonly cpus: CpuTopology
+  /** Undefined: what KVM supports. */
+  readonly cpu: CheckedModel | undefined
+  readonly msrFilter: MsrFilter | undefined
+  readonly onDeniedMsr: VmOptions["onDeniedMsr"]
   readonly memoryBacking: MemoryBacking
   readonly kernelCache: string | undefined
   readonly kvm: string
@@ -58,7 +81,6 @@ export interface VmConfig {
   readonly registerPages: boolean
 }
 
-export const MAX_CPUS = 64
 const MIB = 2 ** 20
 const PAGE = 4096
 
@@ -76,17 +98,15 @@ export function checkOptions(options: VmOptions): VmConfig {
     cmdline: options.cmdline ?? "",
     memoryBytes: checkMemory(options.memory ?? 512 * MIB),
     cpus,
+    cpu: resolveModel(options.cpu ?? "host"),
+    msrFilter: checkMsrFilter(options.msrFilter ?? []),
+    onDeniedMsr: options.onDeniedMsr,
     memoryBacking: options.memoryBacking ?? "anonymous",
     kernelCache: options.kernelCache,
     kvm: options.kvm ?? "/dev/kvm",
     onFirmwareDebug: options.onFirmwareDebug,
     registerPages: options.registerPages ?? true,
   }
-}
-
-export function checkCpus(cpus: number): number {
-  if (Number.isInteger(cpus) && cpus >= 1 && cpus <= MAX_CPUS) return cpus
-  throw new ConfigError(`cpus: ${cpus} is not possible, give a number from 1 to ${MAX_CPUS}`)
 }
 
 /** RAM is whole pages, enough for anything to boot, and no more than the host has. */

@@ -1,7 +1,7 @@
 import { EventEmitter } from "node:events"
 import type { Duplex } from "node:stream"
 import type { GuestMemory, VirtioDevice } from "@virtkit/interface"
-import { type ExitHandler, type Vcpu, type VcpuExit, VcpuLoop } from "@virtkit/kvm"
+import { type ExitAnswer, type ExitHandler, type Vcpu, type VcpuExit, VcpuLoop } from "@virtkit/kvm"
 import { ConsoleTail } from "./console-tail.js"
 import { cpuFailure } from "./cpu-failure.js"
 import { closeDevices, settleDevices } from "./devices.js"
@@ -12,6 +12,7 @@ import { checkOptions, composeCmdline, type VmConfig, type VmOptions } from "./o
 import { collectStatistics, Phases, type VmStatistics } from "./statistics.js"
 import { discardUnread, tapOutput } from "./tap.js"
 import { Teardown } from "./teardown.js"
+import { tellPaused } from "./vcpu-setup.js"
 
 /** Lines of console output that a crash is told with. */
 const TAIL_LINES = 24
@@ -49,6 +50,7 @@ export class Vm extends EventEmitter<VmEvents> implements AsyncDisposable {
   readonly #lifecycle = new Lifecycle((state) => this.#tell("state", state))
   readonly #tail = new ConsoleTail()
   readonly #phases: Phases
+  readonly #onDeniedMsr: VmConfig["onDeniedMsr"]
   #resolveExited!: (exit: VmExit) => void
   #closing: Promise<void> | undefined
 
@@ -59,6 +61,7 @@ export class Vm extends EventEmitter<VmEvents> implements AsyncDisposable {
     this.#devices = parts.devices
     this.#teardown = parts.teardown
     this.#phases = parts.phases
+    this.#onDeniedMsr = config.onDeniedMsr
     this.serial = parts.machine.platform.serial.stream
     this.console = parts.consoleStream ?? this.serial
     this.exited = new Promise((resolve) => {
@@ -151,9 +154,10 @@ export class Vm extends EventEmitter<VmEvents> implements AsyncDisposable {
     if (this.#isRunning) this.#lifecycle.to("paused")
   }
 
-  /** Goes on after `pause`. */
+  /** Goes on after `pause`. The guest's clocks went on meanwhile; a guest with kvm-clock is told why it heard nothing. */
   async resume(): Promise<void> {
     this.#lifecycle.require("resume", "paused")
+    tellPaused(this.#machine.vcpus)
     this.#lifecycle.to("running")
     if (!this.#isRunning) return
     for (const vcpu of this.#machine.vcpus) vcpu.resume()
@@ -268,7 +272,7 @@ export class Vm extends EventEmitter<VmEvents> implements AsyncDisposable {
     error: (_vcpu, error) => this.#finish({ reason: "host-error", error: error as Error }),
   }
 
-  #onExit(vcpu: Vcpu, exit: VcpuExit): "resume" | undefined {
+  #onExit(vcpu: Vcpu, exit: VcpuExit): "resume" | ExitAnswer | undefined {
     switch (exit.reason) {
       case "shutdown":
         this.#finish(() => this.#shutdown(vcpu))
@@ -285,10 +289,23 @@ export class Vm extends EventEmitter<VmEvents> implements AsyncDisposable {
       case "unknown":
         this.#finish(cpuFailure(vcpu, exit, this.#machine.memory))
         return undefined
+      case "rdmsr":
+      case "wrmsr":
+        return this.#answerMsr(vcpu, exit)
       default:
-        // Only happens when something asked KVM for it (debugging, MSR filters, dirty rings); nothing here does.
+        // Only happens when something asked KVM for it (debugging, dirty rings); nothing here does.
         return "resume"
     }
+  }
+
+  /** An access that the filter denies: what the callback says, else #GP. */
+  #answerMsr(vcpu: Vcpu, exit: Extract<VcpuExit, { reason: "rdmsr" | "wrmsr" }>): ExitAnswer {
+    const value = this.#onDeniedMsr?.({
+      vcpu: this.#machine.vcpus.indexOf(vcpu),
+      msr: exit.index,
+      value: exit.reason === "wrmsr" ? exit.value : undefined,
+    })
+    return value === undefined ? { error: true } : { value }
   }
 }
 
