@@ -46,6 +46,64 @@ export const jumpNowhere: Code = [0xb8, ...le(NOWHERE, 4), 0xff, 0xe0] // mov ea
 /** Adds one to the 32 bits at COUNTER, again and again. */
 export const countForever: Code = [0xff, 0x05, ...le(COUNTER, 4), 0xeb, 0xf8] // inc [COUNTER]; jmp
 
+/** The accumulator's low byte to the serial port. */
+export const sayAl: Code = [0x66, 0xba, ...le(0x3f8, 2), 0xee]
+
+/** Low byte first, what a leaf of CPUID has in EAX. */
+export function sayCpuid(leaf: number): Code {
+  const next = [0xc1, 0xe8, 0x08] // shr eax, 8
+  const ask = [0xb8, ...le(leaf, 4), 0x31, 0xc9, 0x0f, 0xa2] // mov eax, leaf; xor ecx, ecx; cpuid
+  return [...ask, ...[0, 1, 2, 3].flatMap(() => [...sayAl, ...next])]
+}
+
+/** Model specific register to EDX:EAX. */
+export function readMsr(index: number): Code {
+  return [0xb9, ...le(index, 4), 0x0f, 0x32] // mov ecx, index; rdmsr
+}
+
+/** `low` and 0 above it to a model specific register. */
+export function writeMsr(index: number, low: number): Code {
+  return [0xb9, ...le(index, 4), 0xb8, ...le(low, 4), 0x31, 0xd2, 0x0f, 0x30] // ...; xor edx, edx; wrmsr
+}
+
+/** A bit for each x2APIC id that `startProcessors` found. */
+export const APIC_IDS = 0x9100
+const STARTED = 0x9000
+const TRAMPOLINE = 0x8000
+
+/**
+ * Starts all other processors by INIT and SIPI and waits until `count` of them have counted themselves and marked their
+ * ids, as leaf 0xb tells them, at APIC_IDS. Marks its own too.
+ */
+export function startProcessors(count: number): Code {
+  const leaf = [0xb8, ...le(0xb, 4), 0x31, 0xc9, 0x0f, 0xa2] // mov eax, 0xb; xor ecx, ecx; cpuid
+  // 16-bit code, data segment 0: the same with 32-bit operands, lock bts [APIC_IDS], edx; lock inc dword [STARTED].
+  const trampoline = [
+    ...[0xfa, 0x66, 0xb8, ...le(0xb, 4), 0x66, 0x31, 0xc9, 0x0f, 0xa2],
+    ...[0x66, 0x67, 0xf0, 0x0f, 0xab, 0x15, ...le(APIC_IDS, 4)],
+    ...[0xf0, 0x66, 0xff, 0x06, ...le(STARTED, 2), 0xf4, 0xeb, 0xfd],
+  ]
+  const copy = Array.from({ length: Math.ceil(trampoline.length / 4) }, (_, at) => {
+    const word = trampoline.slice(at * 4, at * 4 + 4)
+    return [0xc7, 0x05, ...le(TRAMPOLINE + at * 4, 4), ...word, ...le(0, 4 - word.length)] // mov [TRAMPOLINE], word
+  })
+  const apic = (register: number, value: number) => [
+    0xc7,
+    0x05,
+    ...le(0xfee0_0000 + register, 4),
+    ...le(value, 4),
+  ]
+  const wait = [0xf3, 0x90, 0x81, 0x3d, ...le(STARTED, 4), ...le(count, 4)] // pause; cmp [STARTED], count
+  return [
+    ...copy.flat(),
+    ...[...leaf, 0xf0, 0x0f, 0xab, 0x15, ...le(APIC_IDS, 4)],
+    ...apic(0xf0, 0x1ff), // enabled
+    ...apic(0x300, 0x000c_4500), // INIT to all but itself
+    ...apic(0x300, 0x000c_4600 | (TRAMPOLINE >> 12)), // SIPI
+    ...[...wait, 0x75, -(wait.length + 2) & 0xff], // jne
+  ]
+}
+
 /** Reads every 32-bit word from `address` up to `address + size`. Uses ESI and EAX. */
 export function readRange(address: number, size: number): Code {
   const step = [0x8b, 0x06, 0x83, 0xc6, 0x04, 0x81, 0xfe, ...le(address + size, 4)] // mov eax, [esi]; add esi, 4; cmp
