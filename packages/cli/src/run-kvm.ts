@@ -7,6 +7,7 @@ import { block } from "@virtkit/virtio-blk"
 import { type ConsoleDevice, consolePort } from "@virtkit/virtio-console"
 import { rng } from "@virtkit/virtio-rng"
 import { describeExit, isCleanExit, Vm, type VmExit } from "@virtkit/vmm"
+import { readCpu, readMsrFilter } from "./cpu-options.js"
 import type { DiskOption, RunOptions } from "./run-options.js"
 import { openKeyboard, showOutput, windowSize } from "./terminal.js"
 import { EXIT_CLEAN, EXIT_CRASH, EXIT_TIMEOUT } from "./usage.js"
@@ -22,6 +23,8 @@ export async function runOnKvm(options: RunOptions): Promise<number> {
     cmdline: options.cmdline,
     memory: options.memory,
     cpus: options.cpus,
+    cpu: readCpu(options.cpu),
+    msrFilter: readMsrFilter(options.msrFilter),
     devices: devicesOf(options, port),
     kernelCache: join(cacheDir(), "vmlinux"),
     signal: stop.signal,

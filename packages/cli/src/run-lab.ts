@@ -2,8 +2,9 @@ import { statSync } from "node:fs"
 import { ConfigError } from "@virtkit/interface"
 import { Lab, packageShares } from "@virtkit/lab"
 import { checkCpus, checkMemory, formatSize, parseSize } from "@virtkit/vmm"
+import { isModelFile, readCpu, readMsrFilter } from "./cpu-options.js"
 import { packageDirectory } from "./package-directory.js"
-import { formatDisk, type RunOptions } from "./run-options.js"
+import { formatCpus, formatDisk, type RunOptions } from "./run-options.js"
 import { openKeyboard, showOutput } from "./terminal.js"
 import { EXIT_CRASH, EXIT_USAGE } from "./usage.js"
 
@@ -19,7 +20,7 @@ export async function runInLab(options: RunOptions): Promise<number> {
   try {
     await using lab = await Lab.start({
       memory: roundUp(memory + LAB_OVERHEAD, parseSize("64M", "memory")),
-      cpus: Math.max(2, Math.min(options.cpus, 4)),
+      cpus: Math.max(2, Math.min(checkCpus(options.cpus).count, 4)),
       disks: options.disks.map(({ path, readonly }) => ({ path, readonly })),
       shares: await packageShares(packageDirectory()),
       signal: stop.signal,
@@ -27,6 +28,8 @@ export async function runInLab(options: RunOptions): Promise<number> {
     })
     await lab.copyIn(options.kernel, GUEST.kernel)
     if (options.initrd !== undefined) await lab.copyIn(options.initrd, GUEST.initrd)
+    if (isModelFile(options.cpu)) await lab.copyIn(options.cpu, GUEST.cpu)
+    if (options.msrFilter !== undefined) await lab.copyIn(options.msrFilter, GUEST.msrFilter)
     return await runInside(lab, options, interrupt, stop.signal)
   } catch (error) {
     if (stop.signal.aborted) return EXIT_CRASH
@@ -37,8 +40,10 @@ export async function runInLab(options: RunOptions): Promise<number> {
 }
 
 /** What would be refused inside is refused before a lab is started for it. Gives the memory in bytes. */
-function checkMachine({ memory, cpus, initrd }: RunOptions): number {
+function checkMachine({ memory, cpus, cpu, msrFilter, initrd }: RunOptions): number {
   checkCpus(cpus)
+  readCpu(cpu)
+  readMsrFilter(msrFilter)
   const bytes = checkMemory(memory)
   const initrdBytes = initrd === undefined ? 0 : statSync(initrd).size
   if (initrdBytes >= bytes) {
@@ -50,7 +55,13 @@ function checkMachine({ memory, cpus, initrd }: RunOptions): number {
 }
 
 /** Where things are in the lab. */
-const GUEST = { kernel: "/tmp/kernel", initrd: "/tmp/initrd", report: "/tmp/report.json" }
+const GUEST = {
+  kernel: "/tmp/kernel",
+  initrd: "/tmp/initrd",
+  cpu: "/tmp/cpu.json",
+  msrFilter: "/tmp/msr-filter.json",
+  report: "/tmp/report.json",
+}
 
 async function runInside(
   lab: Lab,
@@ -92,7 +103,9 @@ function labArguments(lab: Lab, options: RunOptions): string[] {
     ...(options.initrd === undefined ? [] : [`--initrd=${GUEST.initrd}`]),
     `--cmdline=${options.cmdline}`,
     `--memory=${options.memory}`,
-    `--cpus=${options.cpus}`,
+    `--cpus=${formatCpus(options.cpus)}`,
+    `--cpu=${isModelFile(options.cpu) ? GUEST.cpu : options.cpu}`,
+    ...(options.msrFilter === undefined ? [] : [`--msr-filter=${GUEST.msrFilter}`]),
     `--console=${options.console}`,
     ...options.disks.map((disk, index) => `--disk=${formatDisk(disk, lab.disks[index] ?? "")}`),
     ...(options.timeout === undefined ? [] : [`--timeout=${options.timeout}`]),

@@ -1,4 +1,5 @@
 import { parseArgs } from "node:util"
+import type { CpuCounts } from "@virtkit/vmm"
 import { choiceKey, countKey, flagKey, parseListOption, textKey } from "./list-option.js"
 import { UsageError } from "./usage.js"
 
@@ -18,7 +19,11 @@ export interface RunOptions {
   readonly initrd: string | undefined
   readonly cmdline: string
   readonly memory: string
-  readonly cpus: number
+  readonly cpus: CpuCounts
+  /** The name of a model, or a path of one. */
+  readonly cpu: string
+  /** A path. */
+  readonly msrFilter: string | undefined
   readonly disks: readonly DiskOption[]
   readonly console: ConsoleKind
   readonly accel: Accel
@@ -35,6 +40,8 @@ export function parseRunArguments(argv: readonly string[]): RunOptions | undefin
     cmdline: { type: "string" },
     memory: { type: "string" },
     cpus: { type: "string" },
+    cpu: { type: "string" },
+    "msr-filter": { type: "string" },
     disk: { type: "string", multiple: true },
     net: { type: "string", multiple: true },
     console: { type: "string" },
@@ -54,13 +61,35 @@ export function parseRunArguments(argv: readonly string[]): RunOptions | undefin
     initrd: values.initrd,
     cmdline: values.cmdline ?? "",
     memory: values.memory ?? "512M",
-    cpus: wholeNumber("--cpus", values.cpus ?? "1"),
+    cpus: parseCpus(values.cpus ?? "1"),
+    cpu: values.cpu ?? "host",
+    msrFilter: values["msr-filter"],
     disks: (values.disk ?? []).map(parseDisk),
     console: choice("--console", values.console ?? "serial", ["virtio", "serial", "none"]),
     accel: choice("--accel", values.accel ?? "auto", ["auto", "kvm", "lab"]),
     timeout: values.timeout === undefined ? undefined : seconds("--timeout", values.timeout),
     report: values.report,
   }
+}
+
+/** `4`, `4,threads=2` or `sockets=2,cores=2`, as QEMU's `-smp` reads them. */
+export function parseCpus(text: string): CpuCounts {
+  const counts: Record<string, number> = {}
+  for (const word of text.split(",")) {
+    const [key = "", value = ""] = word.includes("=") ? word.split(/=(.*)/s) : ["count", word]
+    if (!["count", "sockets", "cores", "threads"].includes(key))
+      throw new UsageError(`--cpus "${text}": unknown "${key}", it can have sockets, cores, threads`)
+    if (!/^\d{1,9}$/.test(value)) throw new UsageError(`--cpus "${text}": "${value}" is not a whole number`)
+    if (counts[key] !== undefined) throw new UsageError(`--cpus "${text}": "${key}" is there twice`)
+    counts[key] = Number(value)
+  }
+  return counts
+}
+
+/** The text that {@link parseCpus} turns into the same option. */
+export function formatCpus({ count, ...others }: CpuCounts): string {
+  const words = Object.entries(others).map(([key, value]) => `${key}=${value}`)
+  return [...(count === undefined ? [] : [String(count)]), ...words].join(",")
 }
 
 const diskKeys = ["readonly", "format", "serial", "cache", "queues"] as const

@@ -2,6 +2,7 @@ import { accessSync, constants, existsSync, statSync } from "node:fs"
 import { dirname } from "node:path"
 import { ConfigError } from "@virtkit/interface"
 import { chooseAccel } from "./accel.js"
+import { isModelFile } from "./cpu-options.js"
 import { parseRunArguments, type RunOptions } from "./run-options.js"
 import { EXIT_CLEAN, runUsage } from "./usage.js"
 
@@ -23,6 +24,8 @@ export async function runCommand(argv: readonly string[]): Promise<number> {
 function checkFiles(options: RunOptions): void {
   checkFile("--kernel", options.kernel, constants.R_OK)
   if (options.initrd !== undefined) checkFile("--initrd", options.initrd, constants.R_OK)
+  if (isModelFile(options.cpu)) checkFile("--cpu", options.cpu, constants.R_OK)
+  if (options.msrFilter !== undefined) checkFile("--msr-filter", options.msrFilter, constants.R_OK)
   for (const disk of options.disks) {
     checkFile("--disk", disk.path, disk.readonly ? constants.R_OK : constants.R_OK | constants.W_OK)
   }

@@ -26,7 +26,10 @@ export const runUsage = `virtkit run: boot a kernel in a virtual machine
   --initrd FILE         initial RAM disk
   --cmdline STRING      appended to the kernel command line
   --memory SIZE         RAM, such as 512M or 2G (default 512M)
-  --cpus N              1 to 64 (default 1)
+  --cpus N[,sockets=S][,cores=C][,threads=T]
+                        how many, 1 to 255, and how they are arranged (default 1; what is left out follows)
+  --cpu MODEL           host, baseline, x86-64-v1 to x86-64-v4, or a FILE.json (default host)
+  --msr-filter FILE     model specific registers that the guest may access, as JSON
   --disk FILE[,readonly][,serial=S][,cache=writeback|writethrough|unsafe][,queues=N][,format=raw]
                         a disk image or block device; may be repeated; a comma in FILE is written ",,"
   --console KIND        virtio, serial or none: what stdin and stdout are connected to (default serial)

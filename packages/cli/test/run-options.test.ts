@@ -1,7 +1,7 @@
 import fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import { parseListOption } from "../src/list-option.js"
-import { formatDisk, parseDisk, parseRunArguments } from "../src/run-options.js"
+import { formatCpus, formatDisk, parseCpus, parseDisk, parseRunArguments } from "../src/run-options.js"
 import { UsageError } from "../src/usage.js"
 
 describe("virtkit run: arguments", () => {
@@ -11,7 +11,9 @@ describe("virtkit run: arguments", () => {
       initrd: undefined,
       cmdline: "",
       memory: "512M",
-      cpus: 1,
+      cpus: { count: 1 },
+      cpu: "host",
+      msrFilter: undefined,
       disks: [],
       console: "serial",
       accel: "auto",
@@ -22,11 +24,17 @@ describe("virtkit run: arguments", () => {
 
   it("takes every option", () => {
     const options = parseRunArguments(
-      "--kernel k --initrd i --cmdline quiet --memory 1G --cpus 2 --disk a --disk b,readonly --console virtio --transport mmio --accel lab --timeout 1.5 --report r --net none".split(
+      "--kernel k --initrd i --cmdline quiet --memory 1G --cpus 2,threads=2 --cpu baseline --msr-filter m --disk a --disk b,readonly --console virtio --transport mmio --accel lab --timeout 1.5 --report r --net none".split(
         " ",
       ),
     )
-    expect(options).toMatchObject({ cpus: 2, console: "virtio", accel: "lab", timeout: 1.5, report: "r" })
+    expect(options).toMatchObject({
+      ...{ cpus: { count: 2, threads: 2 }, cpu: "baseline", msrFilter: "m" },
+      console: "virtio",
+      accel: "lab",
+      timeout: 1.5,
+      report: "r",
+    })
     expect(options?.disks.map((disk) => disk.readonly)).toEqual([false, true])
   })
 
@@ -36,6 +44,11 @@ describe("virtkit run: arguments", () => {
     [["--kernel", "k", "stray"], "stray"],
     [["--kernel"], "--kernel"],
     [["--kernel", "k", "--cpus", "two"], '--cpus "two"'],
+    [["--kernel", "k", "--cpus", ""], '--cpus ""'],
+    [["--kernel", "k", "--cpus", "4,cores"], '"cores" is not a whole number'],
+    [["--kernel", "k", "--cpus", "4,dies=2"], 'unknown "dies"'],
+    [["--kernel", "k", "--cpus", "4,cores=2,cores=2"], '"cores" is there twice'],
+    [["--kernel", "k", "--cpus", "4,cores=-2"], '"-2" is not a whole number'],
     [["--kernel", "k", "--accel", "tcg"], "auto or kvm or lab"],
     [["--kernel", "k", "--transport", "isa"], "--transport"],
     [["--kernel", "k", "--net", "tap=tap0"], "--net"],
@@ -57,6 +70,26 @@ describe("virtkit run: arguments", () => {
     } catch (error) {
       expect((error as Error).message).not.toContain("\n")
     }
+  })
+})
+
+describe("--cpus", () => {
+  it("is a number, an arrangement, or both", () => {
+    expect(parseCpus("4")).toEqual({ count: 4 })
+    expect(parseCpus("sockets=2,threads=2")).toEqual({ sockets: 2, threads: 2 })
+    expect(parseCpus("8,cores=4")).toEqual({ count: 8, cores: 4 })
+  })
+
+  it("reads back what formatCpus writes", () => {
+    const number = fc.integer({ min: 1, max: 255 })
+    const shape = fc
+      .record({ count: number, sockets: number, cores: number, threads: number }, { requiredKeys: [] })
+      .filter((counts) => Object.keys(counts).length > 0)
+    fc.assert(
+      fc.property(shape, (counts) => {
+        expect(parseCpus(formatCpus(counts))).toEqual(counts)
+      }),
+    )
   })
 })
 

@@ -18,6 +18,11 @@ beforeAll(() => {
   writeFileSync(path("kernel"), tinyKernel())
   writeFileSync(path("text"), "this is no kernel\n".repeat(100))
   writeFileSync(path("empty"), "")
+  writeFileSync(path("text.json"), "no JSON\n")
+  writeFileSync(path("null.json"), "null")
+  const bit31 = { function: 7, index: 1, eax: { set: "0x80000000" } }
+  writeFileSync(path("future.json"), JSON.stringify({ name: "future", leaves: [bit31] }))
+  writeFileSync(path("model.json"), JSON.stringify({ name: "m", leaves: [{ function: 1, eaxx: {} }] }))
   writeFileSync(path("initrd"), Buffer.alloc(4 * MiB))
   writeFileSync(path("disk"), Buffer.alloc(MiB), { mode: 0o644 })
   writeFileSync(path("odd"), Buffer.alloc(1000))
@@ -92,6 +97,11 @@ describe.skipIf(noBuild !== "")(`wrong use of the command${noBuild}`, () => {
     ["an unknown disk format", ["run", "--kernel=x", "--disk=d,format=vmdk"], /format must be raw/],
     ["an unknown cache mode", ["run", "--kernel=x", "--disk=d,cache=none"], /cache must be writeback/],
     ["a number of CPUs that is none", ["run", "--kernel=x", "--cpus=two"], /--cpus "two"/],
+    [
+      "an arrangement of CPUs that is none",
+      ["run", "--kernel=x", "--cpus=4,dies=2"],
+      /unknown "dies".*sockets/,
+    ],
     ["a timeout that is none", ["run", "--kernel=x", "--timeout=soon"], /--timeout "soon"/],
     ["a timeout of nothing", ["run", "--kernel=x", "--timeout=0"], /--timeout "0"/],
   ]
@@ -140,6 +150,23 @@ describe.skipIf(noBuild !== "")(`wrong use of the command${noBuild}`, () => {
     })
   })
 
+  it.each(["kvm", "lab"])("CPUs that cannot be (--accel %s)", (accel) => {
+    const run = (...args: string[]) =>
+      virtkit(["run", `--accel=${accel}`, `--kernel=${path("kernel")}`, ...args])
+    expectRefusal(run("--cpus=4,sockets=3"), /cpus: 4 cannot be arranged as sockets 3/)
+    expectRefusal(run("--cpus=300"), /cpus: 300 .*APIC ids up to 299.*not supported/)
+    expectRefusal(run("--cpu=pentium"), /cpu: there is no model "pentium", only host, baseline, x86-64-v1/)
+    expectRefusal(run("--cpu=/no/model.json"), /--cpu \/no\/model.json: there is no such file/)
+    expectRefusal(run(`--cpu=${path("text.json")}`), /text.json: it is not JSON/)
+    expectRefusal(run(`--cpu=${path("null.json")}`), /null.json: it must be an object/)
+    expectRefusal(
+      run(`--cpu=${path("model.json")}`),
+      /model.json: cpu model "m": leaves\[0\]: unknown "eaxx"/,
+    )
+    expectRefusal(run("--msr-filter=/no/filter"), /--msr-filter \/no\/filter: there is no such file/)
+    expectRefusal(run(`--msr-filter=${path("model.json")}`), /--msr-filter .*: msrFilter: it must be a list/)
+  })
+
   it("a qcow2 image", () => {
     const args = ["run", `--kernel=${path("kernel")}`, `--disk=${path("disk.qcow2")},format=qcow2`]
     expectRefusal(virtkit(args), /disk\.qcow2: format must be raw/)
@@ -158,7 +185,7 @@ describe.skipIf(noBuild !== "")(`wrong use of the command${noBuild}`, () => {
       /initrd: it has 4 MiB.*only 4 MiB.*--memory/,
     )
     expectRefusal(run("--cpus=0"), /cpus: 0 is not possible/)
-    expectRefusal(run("--cpus=65"), /from 1 to 64/)
+    expectRefusal(run("--cpus=256"), /APIC ids up to 255/)
   })
 
   describe.skipIf(!kvm)(`on /dev/kvm${noKvm}`, () => {
@@ -176,9 +203,17 @@ describe.skipIf(noBuild !== "")(`wrong use of the command${noBuild}`, () => {
       )
     })
 
+    it("a CPU with features that this host lacks", () => {
+      const args = [`--kernel=${path("kernel")}`, `--cpu=${path("future.json")}`]
+      expectRefusal(
+        run(...args),
+        /model "future" has features that this host lacks: bit 31 of CPUID 0x7.1 EAX/,
+      )
+    })
+
     it("numbers of CPUs that are not possible", () => {
       expectRefusal(run(`--kernel=${path("kernel")}`, "--cpus=0"), /cpus: 0 is not possible/)
-      expectRefusal(run(`--kernel=${path("kernel")}`, "--cpus=65"), /cpus: 65 is not possible/)
+      expectRefusal(run(`--kernel=${path("kernel")}`, "--cpus=256"), /APIC ids up to 255/)
     })
 
     it("disks that are none", () => {
