@@ -34,9 +34,3 @@ export function isAmd(entries: readonly CpuidEntry[]): boolean {
   const vendor = findLeaf(entries, 0)?.ebx
   return vendor === AUTH || vendor === HYGO
 }
-
-/** The width of guest physical addresses in bits (leaf 0x80000008; 36 where that is missing). */
-export function physicalAddressBits(entries: readonly CpuidEntry[]): number {
-  const width = (findLeaf(entries, 0x8000_0008)?.eax ?? 0) & 0xff
-  return width === 0 ? 36 : width
-}
