@@ -6,7 +6,10 @@ export interface PciHost {
   readonly memory: GuestMemory
   /**
    * Lets `device` answer at `[address, address + size)`, with its doorbells and its register page served without exits
-   * where the machine can. Undefined when any of the range is taken: the BAR then answers nowhere.
+   * where the machine can. Undefined when any of the range is taken: the BAR then answers nowhere. Must not throw.
+   *
+   * A register page is possible for 4096 bytes of memory at a multiple of 4096: `setRegisterPage(page)`, then
+   * `page.show()`; before the mapping is gone `page.hide()` and `setRegisterPage(undefined)`.
    */
   map(
     space: "memory" | "io",
@@ -16,18 +19,25 @@ export interface PciHost {
   ): PciMapping | undefined
   /** A message-signalled interrupt that is routed nowhere yet. Throws `SystemError` when there are no more. */
   createMsi(): PciMsi
-  /** Drives one of the four interrupt lines of the root bus (0 is INTA); shared, so the bus has wired them or already. */
+  /**
+   * Drives one of the four interrupt lines of the root bus, level-triggered. The bus has joined the functions that share
+   * it: this is called for changes of the line only. INTA# of device d is line d modulo 4.
+   */
   setLine(line: 0 | 1 | 2 | 3, asserted: boolean): void
 }
 
 /** A range that answers. */
 export interface PciMapping {
+  /** Called once. Must not throw. */
   remove(): void
 }
 
 /** A vector between the function and the guest's local APICs. */
 export interface PciMsi extends Interrupt {
-  /** Where `signal` sends what from now on: address and data of the guest's MSI-X entry. Must not throw. */
+  /**
+   * Where `signal` sends what from now on: address (below 2^53) and data of the guest's MSI-X entry. Comes before the first
+   * `signal`, and in a burst when a guest sets MSI-X up: up to 2048 in one exit. Must not throw.
+   */
   route(address: number, data: number): void
   close(): void
 }

@@ -1,1 +1,8 @@
+export type { AddressRange, PciWindows } from "./assign.js"
+export { PciBus, type PciBusDescription, type PciBusOptions, type PciBusState, type PciEcam } from "./bus.js"
 export type { PciHost, PciMapping, PciMsi } from "./host.js"
+export type { HostBridgeState } from "./host-bridge.js"
+export { PciHotPlug, type PciHotPlugOptions, type PciHotPlugState } from "./hot-plug.js"
+export type { MsixState } from "./msix.js"
+export type { RootPort, RootPortState } from "./root-port.js"
+export type { FunctionState } from "./slot.js"
