@@ -1,6 +1,7 @@
-import { access, constants, mkdir, mkdtemp, readdir, rename, rm } from "node:fs/promises"
+import { access, constants, mkdir, readdir, rename } from "node:fs/promises"
 import { join } from "node:path"
 import { ConfigError, VirtkitError } from "@virtkit/interface"
+import { withPackage } from "./debian.js"
 import { cacheDir } from "./paths.js"
 import { findTool, run } from "./tools.js"
 
@@ -90,23 +91,16 @@ async function packageName(series: string | undefined): Promise<string | undefin
 /** Downloads the package and moves what it has of a kernel to a folder of `directory`, named after the release. */
 async function download(name: string, directory: string): Promise<void> {
   const release = name.replace(/^linux-image-/, "")
-  await mkdir(directory, { recursive: true })
-  const work = await mkdtemp(join(directory, ".get-"))
-  try {
-    await run("apt-get", ["download", "-q", name], { cwd: work })
-    const archive = (await list(work)).find((file) => file.endsWith(".deb"))
-    if (!archive) throw new VirtkitError("ERR_VIRTKIT_KERNEL", `apt-get download ${name} gave no package`)
-    await run("dpkg-deb", ["-x", join(work, archive), join(work, "x")])
-    const ready = join(work, "ready")
+  await withPackage(name, directory, async (folder) => {
+    const ready = join(folder, "ready")
     await mkdir(ready)
-    await rename(join(work, "x/boot", `vmlinuz-${release}`), join(ready, "vmlinuz"))
-    const modules = (await readable(join(work, "x/usr/lib/modules"))) ? "x/usr/lib/modules" : "x/lib/modules"
-    await rename(join(work, modules, release), join(ready, "modules"))
+    await rename(join(folder, "boot", `vmlinuz-${release}`), join(ready, "vmlinuz"))
+    const merged = join(folder, "usr/lib/modules")
+    const modules = (await readable(merged)) ? merged : join(folder, "lib/modules")
+    await rename(join(modules, release), join(ready, "modules"))
     // Another process may have been quicker: then its copy is the one.
     await rename(ready, join(directory, release)).catch(() => {})
-  } finally {
-    await rm(work, { recursive: true, force: true })
-  }
+  })
 }
 
 async function fromDebian(
