@@ -1,7 +1,7 @@
 export * as guest from "./guest-image.js"
 export { type GuestRun, LinuxLab } from "./linux-lab.js"
 export { IN_LAB } from "./linux-lab-paths.js"
-export { type BootSectorOptions, bootSector, handWrittenRom } from "./real-mode.js"
+export { bootSector, handWrittenRom } from "./real-mode.js"
 export {
   collectGarbage,
   mappingCount,

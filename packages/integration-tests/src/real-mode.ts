@@ -7,7 +7,7 @@ const BUFFER = 0x8000
 /** To the ACPI sleep control port: sleep type 5 and the enable bit. */
 const S5 = (5 << 2) | (1 << 5)
 
-export interface BootSectorOptions {
+interface BootSectorOptions {
   /** Number of the sector whose text, up to its first NUL, is said on the BIOS's screen. */
   readonly read: number
   /** Number of the sector that the same is then written to. */
