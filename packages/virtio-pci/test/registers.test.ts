@@ -467,7 +467,7 @@ describe("the host's side", () => {
     await driver.start()
     driver.rings[1]!.setAvailIndex(1000)
     driver.notify(1)
-    expect(reasons).toEqual(["queue 1: avail.idx is 1000 ahead, the ring has 8"])
+    expect(reasons).toEqual([expect.stringMatching(/^queue 1: avail.idx is 1000 ahead/)])
     expect([transport.needsResetReason, transport.status]).toEqual([
       reasons[0],
       STARTED | STATUS.DEVICE_NEEDS_RESET,
