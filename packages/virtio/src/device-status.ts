@@ -10,7 +10,8 @@ import {
 /** What a write to the status asks the transport to do. */
 export type StatusAction = "none" | "reset" | "activate"
 
-const STEPS = [ACKNOWLEDGE, DRIVER, FEATURES_OK, DRIVER_OK] as const
+/** Each needs the one before. */
+const STEPS = [DRIVER, FEATURES_OK, DRIVER_OK] as const
 const DRIVER_BITS = ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK | FAILED
 
 /**
@@ -19,7 +20,7 @@ const DRIVER_BITS = ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK | FAILED
  * The driver sets ACKNOWLEDGE, DRIVER, FEATURES_OK, DRIVER_OK in this order and clears none of them but by a reset. A
  * write that skips a step, clears a bit or follows FAILED changes nothing (bad-input #2). ACKNOWLEDGE and DRIVER may
  * come in one write, as firmware does; FEATURES_OK and DRIVER_OK may not, because the driver has to read the former
- * back.
+ * back. ACKNOWLEDGE, which nothing hangs on, may be missing: U-Boot (2023.01) sets it before its reset, not after.
  */
 export class DeviceStatus {
   #bits = 0

@@ -18,7 +18,7 @@ export function statusTests({ it, expect }: TestRunner, make: MakeFixture): void
   })
 
   it("bad-input #2: a skipped step is refused", async () => {
-    for (const skip of [DRIVER, FEATURES_OK, DRIVER_OK, ACKNOWLEDGE | FEATURES_OK, FEATURES_OK | DRIVER_OK]) {
+    for (const skip of [FEATURES_OK, DRIVER_OK, ACKNOWLEDGE | FEATURES_OK, FEATURES_OK | DRIVER_OK]) {
       const { device, driver } = make()
       await driver.writeStatus(skip)
       expect(driver.status).toBe(0)
@@ -27,6 +27,16 @@ export function statusTests({ it, expect }: TestRunner, make: MakeFixture): void
       expect(driver.status).toBe(ACKNOWLEDGE | DRIVER)
       expect(device.calls).toEqual([])
     }
+  })
+
+  it("goes without ACKNOWLEDGE, which some firmware loses in a reset", async () => {
+    const { device, driver } = make()
+    await driver.writeStatus(DRIVER)
+    expect(driver.status).toBe(DRIVER)
+    expect(driver.negotiate()).toBe(true)
+    driver.addStatus(DRIVER_OK)
+    expect(driver.status).toBe(STARTED & ~ACKNOWLEDGE)
+    expect(device.calls).toEqual(["activate"])
   })
 
   it("bad-input #2: FEATURES_OK and DRIVER_OK at once is refused", async () => {
