@@ -43,7 +43,7 @@ export class CfgAccess implements PciCapability {
 
   /** A write that reaches pci_cfg_data is carried out with its first `length` bytes (4.1.4.9.1). */
   written(offset: number, size: number): void | Promise<void> {
-    this.#follow()
+    this.follow()
     const length = this.#length
     const window = this.#window(length)
     if (window === undefined || !touchesData(offset, size)) return undefined
@@ -68,8 +68,11 @@ export class CfgAccess implements PciCapability {
     this.#live = false
   }
 
-  /** While the driver uses the window, reads of configuration space must reach `beforeRead`. */
-  #follow(): void {
+  /**
+   * While the driver uses the window, reads of configuration space must reach `beforeRead`. To be called when `body` has
+   * changed otherwise than by a write of the guest.
+   */
+  follow(): void {
     const live = this.#length !== 0
     if (live === this.#live) return
     this.#live = live

@@ -148,6 +148,7 @@ export class VirtioPci implements PciFunction {
     selectors.driverFeature = saved.driverFeatureSelect
     selectors.queue = saved.queueSelect
     this.#interrupts.restoreIsr(saved.isr)
+    this.#cfgAccess.follow()
     this.#registers.refresh()
   }
 

@@ -57,7 +57,7 @@ describe("configuration access capability (4.1.4.9)", () => {
     for (const offset of [CAP.OFFSET, CAP.LENGTH, CAP.PCI_CFG_DATA]) {
       expect(slot.readConfig(capability + offset, 4)).toBe(0)
     }
-    driver.readWindow(BAR, COMMON.NUM_QUEUES, 2)
+    void slot.writeConfig(capability + CAP.LENGTH, 4, 2)
     expect(slot.liveReads).toBe(true)
   })
 
@@ -69,7 +69,8 @@ describe("configuration access capability (4.1.4.9)", () => {
     for (const [bar, offset, length] of [
       [BAR, COMMON.DEVICE_STATUS, 0],
       [BAR, COMMON.DEVICE_STATUS, 3],
-      [BAR, COMMON.DEVICE_STATUS, 8],
+      [BAR, COMMON.QUEUE_SIZE, 3],
+      [BAR, COMMON.QUEUE_SIZE, 8],
       [BAR, COMMON.DEVICE_STATUS, 0xffff_ffff],
       [BAR, COMMON.DRIVER_FEATURE_SELECT + 1, 4],
       [BAR, COMMON.QUEUE_SELECT + 1, 2],
