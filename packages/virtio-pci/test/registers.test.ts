@@ -174,6 +174,32 @@ describe("common configuration (4.1.4.3)", () => {
     expect((await driver.request(0, echo)).written).toBe(1)
   })
 
+  it("queue_enable and queue_reset take 1 and nothing else", async () => {
+    const { driver } = setup({ queueReset: true })
+    await driver.begin()
+    driver.negotiate(~FEATURE.RING_PACKED)
+    driver.selectQueue(0)
+    driver.write64(COMMON.QUEUE_DESC, 0x1000)
+    driver.write64(COMMON.QUEUE_DRIVER, 0x2000)
+    driver.write64(COMMON.QUEUE_DEVICE, 0x3000)
+    for (const value of [0, 2, 0x101, 0xffff]) void driver.writeCommon(COMMON.QUEUE_ENABLE, 2, value)
+    expect(driver.queueReady(0)).toBe(false)
+    void driver.writeCommon(COMMON.QUEUE_ENABLE, 2, 1)
+    for (const value of [0, 2, 0x101, 0xffff]) void driver.writeCommon(COMMON.QUEUE_RESET, 2, value)
+    expect(driver.queueReady(0)).toBe(true)
+  })
+
+  it("is as at the start after a reset", async () => {
+    const { driver } = setup()
+    const bytes = (): number[] => Array.from({ length: 0x40 }, (_, offset) => driver.readCommon(offset, 1))
+    const before = bytes()
+    await driver.start()
+    driver.selectQueue(1)
+    void driver.writeCommon(COMMON.DEVICE_FEATURE_SELECT, 4, 1)
+    await driver.reset()
+    expect(bytes()).toEqual(before)
+  })
+
   it("bad-input #5: any part of it can be read, in any width", async () => {
     const { driver } = setup()
     await driver.start({ queueSize: 8 })

@@ -67,7 +67,11 @@ export function queueResetTests({ it, expect }: TestRunner, make: MakeFixture): 
     expect([complete, driver.queueResetting(0), driver.queueResetting(1)]).toEqual([false, true, false])
     driver.setupQueue(0, 4)
     expect(driver.queueReady(0)).toBe(false)
-    const again = driver.writeQueueReset(0)
+    const again = Promise.resolve(driver.writeQueueReset(0)).then(() => {
+      complete = true
+    })
+    await turn()
+    expect(complete).toBe(false)
     open()
     await Promise.all([reset, again])
     expect([driver.queueResetting(0), driver.queueReady(0)]).toEqual([false, false])

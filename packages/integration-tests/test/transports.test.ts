@@ -9,7 +9,7 @@ import {
 import { consolePort } from "@virtkit/virtio-console"
 import { rng } from "@virtkit/virtio-rng"
 import { describe, expect, it } from "vitest"
-import { machine, TRANSPORTS } from "./machine.js"
+import { machine, TRANSPORTS } from "./transport-machine.js"
 
 /** Everything, reset of single queues included. */
 const ALL = ~FEATURE.RING_PACKED
