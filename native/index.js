@@ -25,4 +25,5 @@ export const { ExitHub, KvmDevice, KvmStats, KvmSystem, KvmVcpu, KvmVm, kvmConst
 export const { MemoryMapping, memfdCreate } = addon // memory.cc
 export const { EventFd, Poller } = addon // events.cc
 export const { BlockEngine, blockFileInfo, lockFile } = addon // block.cc
+export const { Tap } = addon // net.cc
 export const { probeIoUring } = addon // host.cc

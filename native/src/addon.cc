@@ -7,6 +7,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   virtkit::InitMemory(env, exports);
   virtkit::InitEvents(env, exports);
   virtkit::InitBlock(env, exports);
+  virtkit::InitNet(env, exports);
   virtkit::InitHost(env, exports);
   return exports;
 }

@@ -38,6 +38,13 @@ class Options {
     return Has(name) ? Integer(name, minimum, maximum) : fallback;
   }
 
+  // A required string.
+  std::string Text(const char* name) const {
+    Napi::Value value = object_.Get(name);
+    if (!value.IsString()) ThrowType(object_.Env(), Path(name) + " must be a string");
+    return value.As<Napi::String>().Utf8Value();
+  }
+
   bool Boolean(const char* name, bool fallback) const {
     Napi::Value value = object_.Get(name);
     if (value.IsUndefined()) return fallback;

@@ -14,6 +14,7 @@ import { accessSync, constants, existsSync, readFileSync } from "node:fs"
 export const reasons = [
   { pattern: /\/dev\/kvm/, why: "no usable /dev/kvm", holds: () => !usable("/dev/kvm") },
   { pattern: /huge ?(tlb|pages)/i, why: "no huge pages reserved", holds: () => !hugePages() },
+  { pattern: /CAP_NET_ADMIN/, why: "no right to make network interfaces", holds: () => !networkAdmin() },
   {
     pattern: /free memory|MemAvailable/i,
     why: "less than 8 GiB of memory available",
@@ -60,4 +61,11 @@ function hugePages() {
 function meminfo(field) {
   const match = new RegExp(`^${field}:\\s+(\\d+)`, "m").exec(readFileSync("/proc/meminfo", "utf8"))
   return Number(match?.[1] ?? 0)
+}
+
+function networkAdmin() {
+  const CAP_NET_ADMIN = 12n
+  const match = /^CapEff:\s+([0-9a-f]+)/m.exec(readFileSync("/proc/self/status", "utf8"))
+  const capable = ((BigInt(`0x${match?.[1] ?? 0}`) >> CAP_NET_ADMIN) & 1n) === 1n
+  return capable && usable("/dev/net/tun")
 }

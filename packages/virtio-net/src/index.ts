@@ -1,5 +1,6 @@
 import { ConfigError } from "@virtkit/interface"
 import type { NetBackend } from "./backend.js"
+import type { TapByDescriptor, TapByName } from "./backends/tap-open.js"
 import { DUPLEX_FULL, DUPLEX_HALF, DUPLEX_UNKNOWN, SPEED_UNKNOWN } from "./constants.js"
 import { NetDevice } from "./device.js"
 import { parseMac, randomMac } from "./mac.js"
@@ -9,6 +10,7 @@ import { checkRateLimit, type RateLimit } from "./rate.js"
 export type { NetBackend, NetBackendInfo, NetSession, ReceiveBuffers, TransmitFrame } from "./backend.js"
 export { loopbackBackend } from "./backends/loopback.js"
 export { nullBackend } from "./backends/null.js"
+export type { TapByDescriptor, TapByName } from "./backends/tap-open.js"
 export type { Capture } from "./capture.js"
 export type { NetCounters, NetQueueCounters } from "./counters.js"
 export type { NetDevice, NetEvents } from "./device.js"
@@ -52,7 +54,12 @@ export interface NetBackendOptions extends NetCommonOptions {
   backend: NetBackend
 }
 
-export type NetOptions = NetBackendOptions
+export interface NetTapOptions extends NetCommonOptions {
+  /** Name of a TAP interface, or more about it. Offered offloads are those of the kernel. */
+  tap: string | TapByName | TapByDescriptor
+}
+
+export type NetOptions = NetBackendOptions | NetTapOptions
 
 /** Makes a virtio network device. Throws ConfigError, or SystemError when the host fails. */
 export async function net(options: NetOptions): Promise<NetDevice> {
@@ -75,7 +82,7 @@ export async function net(options: NetOptions): Promise<NetDevice> {
   }
   if (limits.receive !== undefined) checkRateLimit(`receive limit of ${name}`, limits.receive)
   if (limits.transmit !== undefined) checkRateLimit(`transmit limit of ${name}`, limits.transmit)
-  const backend = options.backend
+  const backend = await openBackend(options, queues)
   if (queues > backend.info.maxQueuePairs) {
     await backend.close()
     throw new ConfigError(
@@ -97,4 +104,12 @@ export async function net(options: NetOptions): Promise<NetDevice> {
       duplex: duplex === "full" ? DUPLEX_FULL : duplex === "half" ? DUPLEX_HALF : DUPLEX_UNKNOWN,
     },
   })
+}
+
+/** What needs the addon or child processes is loaded only when it is asked for. */
+async function openBackend(options: NetOptions, queues: number): Promise<NetBackend> {
+  if ("backend" in options) return options.backend
+  const { tap } = options
+  const { tapBackend } = await import("./backends/tap.js")
+  return tapBackend({ ...(typeof tap === "string" ? { name: tap } : tap), queues })
 }

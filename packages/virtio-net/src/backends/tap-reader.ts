@@ -1,0 +1,151 @@
+import { constants } from "node:os"
+import type { Tap } from "@virtkit/native"
+import type { NetSession, ReceiveBuffers } from "../backend.js"
+import { ETHERNET_HEADER_BYTES, HEADER_BYTES, MAX_FRAME_BYTES, VLAN_TAG_BYTES } from "../constants.js"
+import { OFFLOAD_GSO } from "../offloads.js"
+import { BUFFERS, FRAMES, SEGMENTS } from "./tap-open.js"
+
+const { EAGAIN, ENOBUFS } = constants.errno
+
+/** Frames read before the event loop has its turn. */
+const FRAMES_PER_TURN = 256
+/** With fewer buffers than these, more are looked for. */
+const FEW_BUFFERS = FRAMES
+/** Distance of the first bytes of frames in `Tap.heads`. */
+const HEAD_STRIDE = 32
+
+const MERGEABLE = 1
+const FULL = 2
+const CLEAR_FLAGS = 4
+
+/** The way of frames from one queue of a TAP into the guest's buffers: the kernel writes them there. */
+export class TapReader {
+  readonly #pair: number
+  readonly #tap: Tap
+  readonly #session: NetSession
+  readonly #lost: (errno: number) => void
+  /** Whose chains the TAP's ring holds. */
+  #buffers: ReceiveBuffers | undefined
+  /** The first of those that wait, of which the TAP's ring has `#known`; where they start there. */
+  #known = 0
+  #firstBuffer = 0
+  #firstSegment = 0
+  #segments = 0
+  #deferred = false
+  #usual: number
+
+  /** `lost` is called with the errno when the TAP cannot be read any more. */
+  constructor(pair: number, tap: Tap, session: NetSession, lost: (errno: number) => void, mtu: number) {
+    this.#pair = pair
+    this.#tap = tap
+    this.#session = session
+    this.#lost = lost
+    this.#usual = HEADER_BYTES + ETHERNET_HEADER_BYTES + VLAN_TAG_BYTES + mtu
+    tap.drop()
+  }
+
+  /** With segmentation left to the guest, frames are as large as they can be. */
+  setOffloads(offloads: number, mtu: number): void {
+    const most = HEADER_BYTES + MAX_FRAME_BYTES
+    this.#usual =
+      (offloads & OFFLOAD_GSO) !== 0 ? most : HEADER_BYTES + ETHERNET_HEADER_BYTES + VLAN_TAG_BYTES + mtu
+  }
+
+  /** Reads frames while there are frames, buffers for them, and allowance. */
+  pump(): void {
+    const buffers = this.#session.buffers(this.#pair)
+    if (buffers === undefined || this.#deferred) return
+    if (buffers !== this.#buffers) this.#adopt(buffers)
+    let received = false
+    for (let budget = FRAMES_PER_TURN; ; ) {
+      const allowed = Math.min(buffers.allowance(), budget, FRAMES)
+      if (allowed < 1) break
+      if (buffers.count < FEW_BUFFERS) buffers.refill()
+      const room = this.#learn(buffers)
+      if (this.#known === 0) break
+      const frames = this.#read(buffers, allowed, !room)
+      if (this.#hand(buffers, frames)) received = true
+      budget -= Math.max(1, frames)
+      if (!this.#mayGoOn(buffers)) break
+      if (budget <= 0) this.#goOnLater()
+      if (budget <= 0) break
+    }
+    if (received) this.#session.received(this.#pair)
+  }
+
+  #adopt(buffers: ReceiveBuffers): void {
+    this.#buffers = buffers
+    this.#known = 0
+    this.#segments = 0
+  }
+
+  #goOnLater(): void {
+    this.#deferred = true
+    this.#session.defer(() => {
+      this.#deferred = false
+      this.pump()
+    })
+  }
+
+  #read(buffers: ReceiveBuffers, most: number, full: boolean): number {
+    const flags =
+      (buffers.mergeable ? MERGEABLE : 0) | (full ? FULL : 0) | (buffers.checksums ? 0 : CLEAR_FLAGS)
+    return this.#tap.read(this.#firstBuffer, this.#firstSegment, this.#known, most, this.#usual, flags)
+  }
+
+  /** Puts chains that are new into the TAP's ring; false when no more than these will come. */
+  #learn(buffers: ReceiveBuffers): boolean {
+    const { receiveAddresses, receiveLengths, receiveCounts } = this.#tap
+    const { memory } = this.#session
+    const { count } = buffers
+    while (this.#known < count) {
+      const chain = buffers.at(this.#known)
+      const segments = chain.count - chain.readable
+      if (this.#known === BUFFERS || this.#segments + segments > SEGMENTS) return false
+      let at = this.#firstSegment + this.#segments
+      for (let i = chain.readable; i < chain.count; i++, at++) {
+        const length = chain.lengths[i]!
+        receiveAddresses[at & (SEGMENTS - 1)] = memory.hostAddress(chain.addresses[i]!, length)
+        receiveLengths[at & (SEGMENTS - 1)] = length
+      }
+      receiveCounts[(this.#firstBuffer + this.#known) & (BUFFERS - 1)] = segments
+      this.#segments += segments
+      this.#known++
+    }
+    return count < buffers.limit
+  }
+
+  /** Hands the frames that were read to the device; whether it took any. */
+  #hand(buffers: ReceiveBuffers, frames: number): boolean {
+    const { frameBuffers, frameBytes, heads, receiveCounts, result } = this.#tap
+    let taken = false
+    for (let i = 0; i < frames; i++) {
+      const used = frameBuffers[i]!
+      // Those of a frame that the guest does not want wait again, behind all others: they will be learnt again.
+      if (buffers.filled(used, frameBytes[i]!, heads, HEAD_STRIDE * i)) taken = true
+      for (let k = 0; k < used; k++) {
+        const segments = receiveCounts[this.#firstBuffer]!
+        this.#firstBuffer = (this.#firstBuffer + 1) & (BUFFERS - 1)
+        this.#firstSegment = (this.#firstSegment + segments) & (SEGMENTS - 1)
+        this.#segments -= segments
+      }
+      this.#known -= used
+    }
+    for (let i = result[2]!; i > 0; i--) buffers.dropped("tooLong")
+    return taken
+  }
+
+  /** Looks why reading ended. */
+  #mayGoOn(buffers: ReceiveBuffers): boolean {
+    const { result } = this.#tap
+    const status = result[0]!
+    if (status === 0) return true
+    if (status === EAGAIN) return false
+    // When no more can come the next read drops the frame.
+    if (status === ENOBUFS) {
+      return buffers.refill(result[1]!) || buffers.count === buffers.limit || this.#known < buffers.count
+    }
+    this.#lost(status)
+    return false
+  }
+}
