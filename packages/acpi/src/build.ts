@@ -2,7 +2,7 @@ import { ConfigError } from "@virtkit/interface"
 import { ascii, concat, littleEndian } from "./aml/encoding.js"
 import type { MachineDescription } from "./description.js"
 import { dsdt } from "./dsdt.js"
-import { fadt } from "./fadt.js"
+import { facs, fadt } from "./fadt.js"
 import { madt } from "./madt.js"
 import { checkPci, mcfg } from "./pci.js"
 import { acpiTable, checksum } from "./table.js"
@@ -48,7 +48,8 @@ export function buildAcpiTables(machine: MachineDescription, area: AcpiArea = AC
     return address
   }
   const dsdtAddress = place(dsdt(machine))
-  const tables = [fadt(machine, dsdtAddress), madt(machine)]
+  const facsAddress = machine.powerManagement?.fixedHardware ? place(facs()) : undefined
+  const tables = [fadt(machine, { dsdt: dsdtAddress, facs: facsAddress }), madt(machine)]
   if (machine.pci) tables.push(mcfg(machine.pci))
   const listed = [...tables, ...(machine.extraTables ?? [])].map(place)
   const xsdtAddress = place(acpiTable("XSDT", 1, concat(listed.map((address) => littleEndian(address, 8)))))

@@ -40,7 +40,10 @@ export interface InterruptOverride {
   readonly polarity?: "high" | "low"
 }
 
-/** The registers of a hardware-reduced machine (ACPI 4.8.3.7); each is one I/O port of one byte. */
+/**
+ * The registers of a hardware-reduced machine (ACPI 4.8.3.7), each one I/O port of one byte; and, where
+ * `fixedHardware` is there, those of an ordinary one.
+ */
 export interface PowerManagement {
   readonly sleepControlPort: number
   readonly sleepStatusPort: number
@@ -48,10 +51,25 @@ export interface PowerManagement {
   /** SLP_TYP of soft-off. Default: 5. */
   readonly s5SleepType?: number
   /**
+   * The PM1 registers of an ordinary PC (ACPI 4.8.3.1 and 4.8.3.2) and its 8259 interrupt controllers. Without them the
+   * machine is hardware-reduced. That boots with less ado, but Linux then never falls back to the 8259 and the 8254
+   * timer, which it needs when it is told not to take interrupt routing from ACPI (`pci=noacpi`, `acpi=noirq`).
+   */
+  readonly fixedHardware?: FixedHardware
+  /**
    * The power button, behind a generic event device: its GSI (edge, active high) says that the status port has an event.
    * Bit 0 is the power button, bit 1 PCI hot plug; writing 1 to a bit clears it.
    */
   readonly powerButton?: { readonly statusPort: number; readonly gsi: number }
+}
+
+export interface FixedHardware {
+  /** PM1 status at `eventPort`, PM1 enable 2 ports above: 16 bits each, no event ever set. */
+  readonly eventPort: number
+  /** PM1 control: 16 bits, SCI_EN always set (the machine has no mode but ACPI's). */
+  readonly controlPort: number
+  /** The system control interrupt, 0 to 15, level-triggered: nothing else may use it. */
+  readonly gsi: number
 }
 
 export interface VirtioMmioDescription {

@@ -2,6 +2,7 @@ export * as aml from "./aml/index.js"
 export { ACPI_AREA, type AcpiArea, type AcpiBlob, type AcpiTables, buildAcpiTables } from "./build.js"
 export type {
   CpuDescription,
+  FixedHardware,
   InterruptOverride,
   MachineDescription,
   PciAddressRange,

@@ -7,6 +7,8 @@ const LOCAL_APIC_ADDRESS = 0xfee00000
 /** IDs from here on do not fit into an xAPIC entry: 255 is its broadcast ID. */
 const FIRST_X2APIC_ONLY_ID = 255
 const ENABLED = 1
+/** There are two 8259s beside the I/O APIC. */
+const PCAT_COMPAT = 1
 
 /** The multiple APIC description table: processors and interrupt controllers (ACPI 5.2.12). */
 export function madt(machine: MachineDescription): Uint8Array {
@@ -22,7 +24,8 @@ export function madt(machine: MachineDescription): Uint8Array {
       ? [entry(10, [], littleEndian(0, 2), littleEndian(0xffff_ffff, 4), Uint8Array.of(1, 0, 0, 0))]
       : []),
   ]
-  const head = [littleEndian(LOCAL_APIC_ADDRESS, 4), littleEndian(0, 4)]
+  const flags = machine.powerManagement?.fixedHardware ? PCAT_COMPAT : 0
+  const head = [littleEndian(LOCAL_APIC_ADDRESS, 4), littleEndian(flags, 4)]
   return acpiTable("APIC", 5, concat([...head, ...entries]))
 }
 

@@ -33,11 +33,11 @@ export function checksum(bytes: Uint8Array): number {
   return -bytes.reduce((sum, byte) => sum + byte, 0) & 0xff
 }
 
-/** A generic address structure for one byte-wide I/O port. */
-export function ioPortAddress(port: number): Uint8Array {
+/** A generic address structure for I/O ports: `size` bytes (1, 2 or 4) from `port` on. */
+export function ioPortAddress(port: number, size: 1 | 2 | 4 = 1): Uint8Array {
   const gas = new Uint8Array(GAS_SIZE)
-  // Address space system I/O, 8 bits wide at bit 0, byte access.
-  gas.set([0x01, 8, 0, 1])
+  // Address space system I/O, at bit 0; access size 1 is a byte, 2 a word. Event blocks are pairs of words.
+  gas.set([0x01, 8 * size, 0, size === 1 ? 1 : 2])
   gas.set(littleEndian(port, 8), 4)
   return gas
 }

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { acpiTable, aml, buildAcpiTables, type MachineDescription } from "@virtkit/acpi"
 import { afterAll, describe, expect, it } from "vitest"
-import { fullMachine, fullPci } from "./machine.js"
+import { fixedHardware, fullMachine, fullPci } from "./machine.js"
 
 const hasIasl = spawnSync("iasl", ["-v"]).status === 0
 const skipped = hasIasl ? "" : " (skipped: iasl is not installed, Debian's package is acpica-tools)"
@@ -86,6 +86,7 @@ const machines: Record<string, MachineDescription> = {
     cpus: [{ apicId: 0 }],
     pci: { ecam: { address: 0xe0000000, buses: 1 }, windows: {}, interruptGsis: [5, 5, 5, 5] },
   },
+  fixed: fullMachine({ pci: fullPci(), powerManagement: fixedHardware() }),
   "pci-ports": fullMachine({
     pci: fullPci({ rootPorts: Array.from({ length: 31 }, (_, n) => ({ device: n + 1, slot: n })) }),
   }),

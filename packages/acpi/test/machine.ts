@@ -1,4 +1,4 @@
-import type { MachineDescription, PciHostDescription } from "@virtkit/acpi"
+import type { MachineDescription, PciHostDescription, PowerManagement } from "@virtkit/acpi"
 
 /** A machine with one of everything; override what a test is about. */
 export function fullMachine(overrides: Partial<MachineDescription> = {}): MachineDescription {
@@ -19,6 +19,12 @@ export function fullMachine(overrides: Partial<MachineDescription> = {}): Machin
     pvpanic: { port: 0x505 },
     ...overrides,
   }
+}
+
+/** Power management of a machine that is not hardware-reduced. */
+export function fixedHardware(): PowerManagement {
+  const { powerManagement } = fullMachine()
+  return { ...powerManagement!, fixedHardware: { eventPort: 0x608, controlPort: 0x60c, gsi: 12 } }
 }
 
 /** A host bridge with all that one can have. */

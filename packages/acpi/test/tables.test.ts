@@ -2,7 +2,7 @@ import { ACPI_AREA, type AcpiTables, acpiTable, aml, buildAcpiTables } from "@vi
 import { ConfigError } from "@virtkit/interface"
 import fc from "fast-check"
 import { describe, expect, it } from "vitest"
-import { fullMachine, hex, text, viewOf } from "./machine.js"
+import { fixedHardware, fullMachine, hex, text, viewOf } from "./machine.js"
 
 function table(tables: AcpiTables, signature: string): Uint8Array {
   const found = tables.blobs.find((blob) => blob.signature === signature)
@@ -62,6 +62,31 @@ describe("buildAcpiTables", () => {
     // A hardware-reduced machine has none of the fixed registers.
     expect(bytes.subarray(48, 96).every((byte) => byte === 0)).toBe(true)
     expect(bytes.subarray(148, 244).every((byte) => byte === 0)).toBe(true)
+  })
+
+  it("describes fixed hardware in FADT, FACS and MADT where there is some (ACPI 4.8.3)", () => {
+    const built = buildAcpiTables(fullMachine({ powerManagement: fixedHardware() }))
+    const bytes = table(built, "FACP")
+    const fadt = viewOf(bytes)
+    // As above, but PROC_C1 in place of HW_REDUCED_ACPI.
+    expect(fadt.getUint32(112, true)).toBe(0x475)
+    const facs = built.blobs.find(({ address }) => address === fadt.getUint32(36, true))
+    expect(facs?.signature).toBe("FACS")
+    expect(facs?.bytes.length).toBe(64)
+    expect((facs?.address ?? 1) % 64).toBe(0)
+    expect(fadt.getUint16(46, true)).toBe(12)
+    // No way to leave ACPI mode.
+    expect(fadt.getUint32(48, true)).toBe(0)
+    expect([fadt.getUint32(56, true), fadt.getUint32(64, true)]).toEqual([0x608, 0x60c])
+    expect([fadt.getUint8(88), fadt.getUint8(89)]).toEqual([4, 2])
+    expect([...bytes.subarray(148, 156)]).toEqual([1, 32, 0, 2, 0x08, 0x06, 0, 0])
+    expect([...bytes.subarray(172, 180)]).toEqual([1, 16, 0, 2, 0x0c, 0x06, 0, 0])
+    // No second block, no PM2, no timer, no general-purpose events.
+    expect(bytes.subarray(68, 88).every((byte) => byte === 0)).toBe(true)
+    expect(bytes.subarray(184, 244).every((byte) => byte === 0)).toBe(true)
+    // PCAT_COMPAT.
+    expect(viewOf(table(built, "APIC")).getUint32(40, true)).toBe(1)
+    expect(viewOf(table(tables, "APIC")).getUint32(40, true)).toBe(0)
   })
 
   it("clears the power button's event before it tells of it", () => {

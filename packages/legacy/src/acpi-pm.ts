@@ -19,9 +19,13 @@ export const ACPI_PM_REGISTERS: {
   readonly sleepStatus: 1
   readonly reset: 2
   readonly eventStatus: 4
+  /** PM1 status and, 2 above, PM1 enable; 16 bits each. */
+  readonly pm1Event: 8
+  /** PM1 control; 16 bits. */
+  readonly pm1Control: 12
   /** Ports that the device occupies. */
   readonly length: 16
-} = { sleepControl: 0, sleepStatus: 1, reset: 2, eventStatus: 4, length: 16 }
+} = { sleepControl: 0, sleepStatus: 1, reset: 2, eventStatus: 4, pm1Event: 8, pm1Control: 12, length: 16 }
 
 /** The FADT's RESET_VALUE. */
 export const ACPI_RESET_VALUE = 1
@@ -39,10 +43,22 @@ const SLEEP_TYPE_MASK = 0x07
 /** All of the sleep control register that reads back: SLP_EN is write-only (ACPI 6.5, section 4.8.3.7). */
 const SLEEP_CONTROL_READABLE = SLEEP_TYPE_MASK << SLEEP_TYPE_SHIFT
 
+/** The upper byte of PM1 enable. */
+const PM1_ENABLE_HIGH = ACPI_PM_REGISTERS.pm1Event + 3
+const PM1_ENABLE_LOW = ACPI_PM_REGISTERS.pm1Event + 2
+/** GBL_EN; PWRBTN_EN, SLPBTN_EN and RTC_EN. They read back as written, though the events never come. */
+const PM1_ENABLE_LOW_BITS = 0x20
+const PM1_ENABLE_HIGH_BITS = 0x07
+/** In the lower byte of PM1 control: the machine is in ACPI mode, and has no other. */
+const SCI_EN = 0x01
+/** The sleep type and enable of PM1 control are in its upper byte, where sleep control has them (section 4.8.3.2.1). */
+const PM1_CONTROL_HIGH = ACPI_PM_REGISTERS.pm1Control + 1
+
 /**
- * Power management registers of a hardware-reduced ACPI machine: sleep control and status (ACPI 6.5, section 4.8.3.7),
- * the reset register (section 4.8.3.6), and the event status of the generic event device: a bit an event, set until the
- * guest writes it as 1. All registers are one byte wide; wider accesses are several of them.
+ * Power management registers of an ACPI machine, hardware-reduced or not. Hardware-reduced: sleep control and status
+ * (ACPI 6.5, section 4.8.3.7), the reset register (section 4.8.3.6), and the event status of the generic event device: a
+ * bit an event, set until the guest writes it as 1. Beside them the PM1 registers of an ordinary machine (sections
+ * 4.8.3.1 and 4.8.3.2), without events of their own. Wider accesses are several of one byte.
  */
 export class AcpiPm implements BusDevice, Stateful {
   readonly name: string
@@ -50,6 +66,8 @@ export class AcpiPm implements BusDevice, Stateful {
   readonly #onPowerOff: () => void
   readonly #onReset: () => void
   #sleepControl = 0
+  #pm1EnableLow = 0
+  #pm1EnableHigh = 0
   #events = 0
   readonly #readRegister = (offset: number): number => this.#read(offset)
   readonly #writeRegister = (offset: number, value: number): void => this.#write(offset, value)
@@ -81,33 +99,68 @@ export class AcpiPm implements BusDevice, Stateful {
   }
 
   #read(offset: number): number {
-    if (offset === ACPI_PM_REGISTERS.sleepControl) return this.#sleepControl
-    if (offset === ACPI_PM_REGISTERS.eventStatus) return this.#events
-    // Sleep status among them: the machine has no sleep from which it could wake (WAK_STS).
-    return 0
-  }
-
-  #write(offset: number, value: number): void {
-    if (offset === ACPI_PM_REGISTERS.sleepControl) {
-      this.#sleepControl = value & SLEEP_CONTROL_READABLE
-      const type = (value >> SLEEP_TYPE_SHIFT) & SLEEP_TYPE_MASK
-      if ((value & SLEEP_ENABLE) !== 0 && type === ACPI_S5_SLEEP_TYPE) this.#onPowerOff()
-    } else if (offset === ACPI_PM_REGISTERS.reset) {
-      if (value === ACPI_RESET_VALUE) this.#onReset()
-    } else if (offset === ACPI_PM_REGISTERS.eventStatus) {
-      this.#events &= ~value
+    switch (offset) {
+      case ACPI_PM_REGISTERS.sleepControl:
+      case PM1_CONTROL_HIGH:
+        return this.#sleepControl
+      case ACPI_PM_REGISTERS.eventStatus:
+        return this.#events
+      case PM1_ENABLE_LOW:
+        return this.#pm1EnableLow
+      case PM1_ENABLE_HIGH:
+        return this.#pm1EnableHigh
+      case ACPI_PM_REGISTERS.pm1Control:
+        return SCI_EN
+      default:
+        // Sleep status among them: the machine has no sleep from which it could wake (WAK_STS).
+        return 0
     }
   }
 
+  #write(offset: number, value: number): void {
+    switch (offset) {
+      case ACPI_PM_REGISTERS.sleepControl:
+      case PM1_CONTROL_HIGH:
+        this.#sleep(value)
+        break
+      case ACPI_PM_REGISTERS.reset:
+        if (value === ACPI_RESET_VALUE) this.#onReset()
+        break
+      case ACPI_PM_REGISTERS.eventStatus:
+        this.#events &= ~value
+        break
+      case PM1_ENABLE_LOW:
+        this.#pm1EnableLow = value & PM1_ENABLE_LOW_BITS
+        break
+      case PM1_ENABLE_HIGH:
+        this.#pm1EnableHigh = value & PM1_ENABLE_HIGH_BITS
+        break
+    }
+  }
+
+  #sleep(value: number): void {
+    this.#sleepControl = value & SLEEP_CONTROL_READABLE
+    const type = (value >> SLEEP_TYPE_SHIFT) & SLEEP_TYPE_MASK
+    if ((value & SLEEP_ENABLE) !== 0 && type === ACPI_S5_SLEEP_TYPE) this.#onPowerOff()
+  }
+
   state(): unknown {
-    return { version: 1, sleepControl: this.#sleepControl, events: this.#events }
+    return {
+      version: 2,
+      sleepControl: this.#sleepControl,
+      events: this.#events,
+      pm1Enable: (this.#pm1EnableHigh << 8) | this.#pm1EnableLow,
+    }
   }
 
   restore(state: unknown): void {
-    const saved = new StateReader("ACPI PM", 1, state)
+    const saved = new StateReader("ACPI PM", 2, state)
     const sleepControl = saved.integer("sleepControl", SLEEP_CONTROL_READABLE)
     const events = saved.integer("events", ALL_EVENTS)
+    const pm1Enable = saved.integer("pm1Enable", 0xffff)
     this.#sleepControl = sleepControl
     this.#events = events
+    this.#pm1EnableLow = pm1Enable & PM1_ENABLE_LOW_BITS
+    this.#pm1EnableHigh = (pm1Enable >> 8) & PM1_ENABLE_HIGH_BITS
   }
 }

@@ -65,14 +65,34 @@ describe("AcpiPm", () => {
     expect(device.read(4, 1)).toBe(0x80)
   })
 
+  it("has the PM1 registers of an ordinary machine, without events", () => {
+    const { device, seen } = pm()
+    const { pm1Event, pm1Control } = ACPI_PM_REGISTERS
+    // Always in ACPI mode; what is enabled reads back, where an event exists.
+    expect(device.read(pm1Control, 2)).toBe(1)
+    device.write(pm1Event + 2, 2, 0xffff)
+    expect(device.read(pm1Event, 4)).toBe(0x0720_0000)
+    device.write(pm1Event, 2, 0xffff)
+    expect(device.read(pm1Event, 2)).toBe(0)
+    device.write(pm1Control, 2, (5 << 10) | 1)
+    expect(seen.off).toBe(0)
+    expect(device.read(pm1Control, 2)).toBe((5 << 10) | 1)
+    device.write(pm1Control, 2, (1 << 13) | (5 << 10))
+    expect(seen).toEqual({ off: 1, resets: 0, signals: 0 })
+  })
+
   it("hands its state to a new one", () => {
     const { device } = pm()
     device.pressPowerButton()
     device.write(0, 1, 0x08)
+    device.write(10, 2, 0x0120)
     const other = pm().device
     other.restore(structuredClone(device.state()))
     expect([other.read(0, 1), other.read(4, 1)]).toEqual([0x08, 1])
-    expect(() => other.restore({ version: 1, sleepControl: 0, events: 0x100 })).toThrow(RestoreError)
+    expect(other.read(10, 2)).toBe(0x0120)
+    expect(() => other.restore({ version: 2, sleepControl: 0, events: 0x100, pm1Enable: 0 })).toThrow(
+      RestoreError,
+    )
     expect(other.read(4, 1)).toBe(1)
   })
 })
