@@ -74,8 +74,6 @@ export class FirmwareBoot {
     const { vm, ports, onDebug } = parts
     const loaded = loadFirmware(this.#memory, this.#image)
     this.#mapRom(parts, loaded.rom.address, loaded.rom.bytes)
-    // Its timer interrupt is what a BIOS counts time with; its second channel is behind port 0x61.
-    vm.createPit({ speaker: true })
     vm.setPort(A20_PORT, 1, { ignoreWrites: true, constant: A20_OPEN })
     ports.claim(FW_CFG_PORT, FW_CFG_PORTS, this.#configuration(parts, loaded.image))
     if (onDebug !== undefined) ports.claim(DEBUG_CONSOLE_PORT, 1, new DebugConsole({ onByte: onDebug }))

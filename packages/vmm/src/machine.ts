@@ -24,6 +24,8 @@ export const DELAY_PORTS: readonly number[] = [0x80, 0xed]
 export const SERIAL_GSI = 4
 export const RTC_GSI = 8
 export const ACPI_GSI = 9
+/** The system control interrupt, which never comes: the events of this machine have ACPI_GSI. */
+export const SCI_GSI = 3
 
 /** GSIs of virtio-mmio devices in the order in which they are given out: IOAPIC pins that nothing else owns. */
 export const VIRTIO_GSIS: readonly number[] = [

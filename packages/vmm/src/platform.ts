@@ -19,6 +19,7 @@ import {
   PVPANIC_PORT,
   RTC_GSI,
   RTC_PORT,
+  SCI_GSI,
   SERIAL_GSI,
   SERIAL_PORT,
 } from "./machine.js"
@@ -70,6 +71,11 @@ export function describePlatform(cpus: readonly CpuDescription[]): MachineDescri
       sleepStatusPort: ACPI_PM_PORT + ACPI_PM_REGISTERS.sleepStatus,
       reset: { port: ACPI_PM_PORT + ACPI_PM_REGISTERS.reset, value: ACPI_RESET_VALUE },
       s5SleepType: ACPI_S5_SLEEP_TYPE,
+      fixedHardware: {
+        eventPort: ACPI_PM_PORT + ACPI_PM_REGISTERS.pm1Event,
+        controlPort: ACPI_PM_PORT + ACPI_PM_REGISTERS.pm1Control,
+        gsi: SCI_GSI,
+      },
       powerButton: { statusPort: ACPI_PM_PORT + ACPI_PM_REGISTERS.eventStatus, gsi: ACPI_GSI },
     },
     serialPorts: [{ port: SERIAL_PORT, gsi: SERIAL_GSI }],
