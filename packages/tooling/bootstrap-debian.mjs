@@ -39,6 +39,7 @@ const needs = [
     targets: ["test"],
     present: () => has("lspci"),
   },
+  { package: "ioping", why: "guests read at random", targets: ["test"], present: () => has("ioping") },
   { package: "cpio", why: "checks the initramfs writer", targets: ["test"], present: () => has("cpio") },
 ]
 

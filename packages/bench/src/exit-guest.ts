@@ -25,10 +25,14 @@ export function exitGuest(kind: "pio" | "mmio", target: number, count: number): 
     0x49, // dec ecx
     0x75, // jnz back to the read
     -(read.length + 3) & 0xff,
-    ...[0x0f, 0x01, 0x1d, ...le(EMPTY_IDT, 4)], // lidt of an empty table: the next fault is the last
-    ...[0x0f, 0x0b], // ud2
+    ...crash,
   ]
   return pvhElf(Uint8Array.from(code))
+}
+
+/** A PVH guest that ends as soon as it starts. */
+export function crashGuest(): Uint8Array {
+  return pvhElf(Uint8Array.from(crash))
 }
 
 /** A PVH guest that halts for ever: interrupts stay off, so nothing wakes it. */
@@ -39,6 +43,8 @@ export function idleGuest(): Uint8Array {
 const LOAD_ADDRESS = 0x10_0000
 /** RAM that is zero: limit and base of an empty interrupt descriptor table. */
 const EMPTY_IDT = 0x20_0000
+/** lidt of an empty table, ud2: the next fault is the last. */
+const crash = [0x0f, 0x01, 0x1d, ...le(EMPTY_IDT, 4), 0x0f, 0x0b]
 const HEADERS = 64 + 2 * 56
 const XEN_ELFNOTE_PHYS32_ENTRY = 18
 

@@ -1,18 +1,14 @@
 // Runs in the lab: boots one VMM there and prints what it took, as a line of JSON.
 //
-//   node in-lab.js boot virtkit|qemu      boots until the guest says that its init runs, then lets it power off
-//   node in-lab.js idle virtkit|qemu      boots and lets the guest sleep; CPU time over 20 s, resident memory
+//   node in-lab.js boot VMM       boots until the guest says that its init runs, then lets it power off
+//   node in-lab.js idle VMM       boots and lets the guest sleep; CPU time over 20 s, resident memory
+//   node in-lab.js firmware VMM   starts a kernel that crashes at its first instruction: what came before the kernel
 import { spawn } from "node:child_process"
 import { existsSync, readFileSync, writeFileSync } from "node:fs"
-import { dirname, join } from "node:path"
-import { fileURLToPath } from "node:url"
 import { FILES, MARKER } from "./lab-files.js"
+import { type VmmName, vmmCommand } from "./vmm-commands.js"
 
 const USERSPACE_EXITS = "/sys/kernel/tracing/events/kvm/kvm_userspace_exit"
-const VIRTKIT = join(
-  dirname(fileURLToPath(import.meta.resolve("virtkit/package.json"))),
-  "dist/bundle/bin.js",
-)
 const CLOCK_TICKS = 100
 /** Deferred work of the boot, and V8 reducing its heap, are no idling. */
 const SETTLE_SECONDS = 15
@@ -20,21 +16,8 @@ const IDLE_SECONDS = 20
 
 const [mode, vmm] = process.argv.slice(2)
 const cmdline = `console=ttyS0 quiet reboot=t panic=-1${mode === "idle" ? " bench=idle" : ""}`
-const commands: Record<string, string[]> = {
-  virtkit: [
-    ...["node", VIRTKIT, "run", "--accel=kvm", `--kernel=${FILES.kernel}`, `--initrd=${FILES.initrd}`],
-    ...["--memory=512M", "--cpus=2", `--disk=${FILES.disk}`, `--cmdline=${cmdline}`],
-  ],
-  qemu: [
-    ...["qemu-system-x86_64", "-M", "microvm,rtc=on,pit=off,pic=off", "-accel", "kvm", "-cpu", "host"],
-    ...["-m", "512M", "-smp", "2", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"],
-    ...["-serial", "stdio", "-kernel", FILES.kernel, "-initrd", FILES.initrd, "-append", cmdline],
-    ...["-drive", `if=none,id=d,format=raw,file=${FILES.disk}`, "-device", "virtio-blk-device,drive=d"],
-    ...["-device", "virtio-rng-device"],
-  ],
-}
-
-const [command = "", ...words] = commands[vmm ?? ""] ?? []
+const kernel = mode === "firmware" ? FILES.crash : FILES.kernel
+const [command = "", ...words] = vmmCommand(vmm as VmmName, kernel, cmdline)
 startCounting()
 const began = process.hrtime.bigint()
 const child = spawn(command, words, { stdio: ["ignore", "pipe", "pipe"] })
@@ -50,7 +33,8 @@ child.stderr.on("data", (chunk: Buffer) => {
 })
 const result: Record<string, number> = {}
 const status = await new Promise((resolve) => child.on("close", resolve))
-if (result.bootMs === undefined)
+if (mode === "firmware") result.userspaceExits = countExits()
+else if (result.bootMs === undefined)
   throw new Error(`no userspace, status ${status}: ${output.slice(-500)}${errors}`)
 process.stdout.write(`${JSON.stringify(result)}\n`)
 

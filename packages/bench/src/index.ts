@@ -1,6 +1,6 @@
-// npm run bench [-- exits|memory|boots ...] [--runs N]: virtkit beside QEMU, in the same run, as Markdown on stdout.
+// npm run bench [-- exits|memory|boots|pci ...] [--runs N]: virtkit beside QEMU, in the same run, as Markdown on stdout.
 import { parseArgs } from "node:util"
-import { measureBoots } from "./boots.js"
+import { measureBoots, measurePciExits } from "./boots.js"
 import { measureExits } from "./exits.js"
 import { measureMemory } from "./memory.js"
 import { formatReport, type Section } from "./report.js"
@@ -9,6 +9,7 @@ const measurements: Readonly<Record<string, (runs: number) => Promise<Section>>>
   exits: measureExits,
   memory: measureMemory,
   boots: measureBoots,
+  pci: measurePciExits,
 }
 
 const { values, positionals } = parseArgs({ options: { runs: { type: "string" } }, allowPositionals: true })

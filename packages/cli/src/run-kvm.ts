@@ -25,6 +25,7 @@ export async function runOnKvm(options: RunOptions): Promise<number> {
     cpus: options.cpus,
     cpu: readCpu(options.cpu),
     msrFilter: readMsrFilter(options.msrFilter),
+    transport: options.transport,
     devices: devicesOf(options, port),
     kernelCache: join(cacheDir(), "vmlinux"),
     signal: stop.signal,

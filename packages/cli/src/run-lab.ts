@@ -107,6 +107,7 @@ function labArguments(lab: Lab, options: RunOptions): string[] {
     `--cpu=${isModelFile(options.cpu) ? GUEST.cpu : options.cpu}`,
     ...(options.msrFilter === undefined ? [] : [`--msr-filter=${GUEST.msrFilter}`]),
     `--console=${options.console}`,
+    `--transport=${options.transport}`,
     ...options.disks.map((disk, index) => `--disk=${formatDisk(disk, lab.disks[index] ?? "")}`),
     ...(options.timeout === undefined ? [] : [`--timeout=${options.timeout}`]),
     ...(options.report === undefined ? [] : [`--report=${GUEST.report}`]),

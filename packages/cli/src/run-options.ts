@@ -26,6 +26,7 @@ export interface RunOptions {
   readonly msrFilter: string | undefined
   readonly disks: readonly DiskOption[]
   readonly console: ConsoleKind
+  readonly transport: "pci" | "mmio"
   readonly accel: Accel
   /** Seconds. */
   readonly timeout: number | undefined
@@ -54,7 +55,6 @@ export function parseRunArguments(argv: readonly string[]): RunOptions | undefin
   if (values.help) return undefined
   if (values.kernel === undefined)
     throw new UsageError("--kernel is missing: name a kernel, or get one with virtkit kernel")
-  choice("--transport", values.transport ?? "mmio", ["mmio"])
   for (const net of values.net ?? []) choice("--net", net, ["none"])
   return {
     kernel: values.kernel,
@@ -66,6 +66,7 @@ export function parseRunArguments(argv: readonly string[]): RunOptions | undefin
     msrFilter: values["msr-filter"],
     disks: (values.disk ?? []).map(parseDisk),
     console: choice("--console", values.console ?? "serial", ["virtio", "serial", "none"]),
+    transport: choice("--transport", values.transport ?? "pci", ["pci", "mmio"]),
     accel: choice("--accel", values.accel ?? "auto", ["auto", "kvm", "lab"]),
     timeout: values.timeout === undefined ? undefined : seconds("--timeout", values.timeout),
     report: values.report,

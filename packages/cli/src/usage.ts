@@ -33,7 +33,7 @@ export const runUsage = `virtkit run: boot a kernel in a virtual machine
   --disk FILE[,readonly][,serial=S][,cache=writeback|writethrough|unsafe][,queues=N][,format=raw]
                         a disk image or block device; may be repeated; a comma in FILE is written ",,"
   --console KIND        virtio, serial or none: what stdin and stdout are connected to (default serial)
-  --transport mmio      how virtio devices are attached (default mmio)
+  --transport KIND      pci or mmio: how the guest finds virtio devices (default pci)
   --accel KIND          auto, kvm or lab (default auto: kvm if it can run Linux, else the lab)
   --timeout SECONDS     end the guest then, with status 124
   --report FILE         write what happened as JSON

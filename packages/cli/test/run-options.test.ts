@@ -16,6 +16,7 @@ describe("virtkit run: arguments", () => {
       msrFilter: undefined,
       disks: [],
       console: "serial",
+      transport: "pci",
       accel: "auto",
       timeout: undefined,
       report: undefined,
@@ -31,6 +32,7 @@ describe("virtkit run: arguments", () => {
     expect(options).toMatchObject({
       ...{ cpus: { count: 2, threads: 2 }, cpu: "baseline", msrFilter: "m" },
       console: "virtio",
+      transport: "mmio",
       accel: "lab",
       timeout: 1.5,
       report: "r",

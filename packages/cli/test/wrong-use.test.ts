@@ -91,7 +91,7 @@ describe.skipIf(noBuild !== "")(`wrong use of the command${noBuild}`, () => {
     ["no kernel", ["run"], /--kernel is missing.*virtkit kernel/],
     ["a lab without a command", ["lab"], /command/],
     ["an unknown accel", ["run", "--kernel=x", "--accel=tcg"], /--accel "tcg".*auto or kvm or lab/],
-    ["a transport that is not there yet", ["run", "--kernel=x", "--transport=pci"], /--transport "pci"/],
+    ["a transport that is none", ["run", "--kernel=x", "--transport=isa"], /--transport "isa"/],
     ["an unknown network", ["run", "--kernel=x", "--net=tap=tap0"], /--net/],
     ["an unknown disk key", ["run", "--kernel=x", "--disk=d,colour=red"], /unknown "colour".*readonly/],
     ["an unknown disk format", ["run", "--kernel=x", "--disk=d,format=vmdk"], /format must be raw/],

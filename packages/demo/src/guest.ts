@@ -35,7 +35,7 @@ poweroff -f
 export function guestInitrd(kernel: Kernel): Promise<string> {
   return cachedInitramfs({
     kernel,
-    modules: ["virtio_mmio", "virtio_blk", "virtio-rng", "ext4"],
+    modules: ["virtio_pci", "virtio_blk", "virtio-rng", "ext4"],
     init: INIT,
   })
 }

@@ -9,3 +9,10 @@ export {
   residentBytes,
   resources,
 } from "./resources.js"
+export {
+  prepareStorm,
+  STORM_COUNTER,
+  type StormRange,
+  type StormRepair,
+  stormImage,
+} from "./storm-guest.js"

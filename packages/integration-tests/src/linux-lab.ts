@@ -14,7 +14,7 @@ import {
 import { IN_LAB } from "./linux-lab-paths.js"
 
 /** Drivers of all that a guest of virtkit, or of QEMU's microvm, can have. */
-const MODULES = ["virtio_mmio", "virtio_blk", "virtio_console", "virtio-rng", "button", "evdev"]
+const MODULES = ["virtio_pci", "virtio_mmio", "virtio_blk", "virtio_console", "virtio-rng", "button", "evdev"]
 
 /** This package and the command, with all that they need. Nothing here imports the command, so it is no dependency. */
 async function builtPackages(): Promise<Share[]> {

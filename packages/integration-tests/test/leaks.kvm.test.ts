@@ -83,7 +83,7 @@ describe.skipIf(noKvm !== "")(`what VMs leave behind${noKvm}`, () => {
     ["no memory", { memory: 0 }, /memory/],
     ["more memory than the host has", { memory: "1P" }, /memory/],
     ["no CPU", { cpus: 0 }, /cpus/],
-    ["too many CPUs", { cpus: 65 }, /cpus/],
+    ["too many CPUs", { cpus: 100_000 }, /cpus/],
     ["a KVM that is not there", { kvm: "/nonexistent/kvm" }, /\/nonexistent\/kvm/],
     ["something else than KVM", { kvm: "/dev/null" }, /\/dev\/null|KVM/],
     ["a signal that was given before", { signal: aborted }, /abort/],
@@ -117,16 +117,24 @@ describe.skipIf(noKvm !== "")(`what VMs leave behind${noKvm}`, () => {
   })
 
   it("creation that fails: a device that could not be had, and one too many", async () => {
-    const attempt = async (devices: VmOptions["devices"], message: string) =>
-      expect(Vm.create({ kernel: image, memory: "16M", devices: devices! })).rejects.toThrow(message)
+    const attempt = async (
+      devices: VmOptions["devices"],
+      message: string,
+      transport: "pci" | "mmio" = "pci",
+    ) =>
+      expect(Vm.create({ kernel: image, memory: "16M", transport, devices: devices! })).rejects.toThrow(
+        message,
+      )
     const bad = () => [block({ path: disk }), Promise.reject(new Error("no such device")), rng()]
-    const many = () => [block({ path: disk }), ...Array.from({ length: 17 }, () => rng())]
+    const many = (count: number) => [block({ path: disk }), ...Array.from({ length: count }, () => rng())]
     await attempt(bad(), "no such device")
-    await attempt(many(), "devices: 18 are too many")
+    await attempt(many(31), "no free PCI device number")
+    await attempt(many(17), "virtio-mmio has room for 17", "mmio")
     await collectGarbage()
     const before = resources()
     await attempt(bad(), "no such device")
-    await attempt(many(), "devices: 18 are too many")
+    await attempt(many(31), "no free PCI device number")
+    await attempt(many(17), "virtio-mmio has room for 17", "mmio")
     await collectGarbage()
     expect(resources()).toEqual(before)
   })

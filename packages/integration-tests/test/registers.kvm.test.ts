@@ -28,6 +28,7 @@ describe.skipIf(noKvm !== "")(`the registers of virtio-mmio devices${noKvm}`, ()
     "are there, every page, every word (read-only memory: %s)",
     async (registerPages) => {
       const vm = await vmOf([...everyMagic, ...everyWord, ...guest.powerOff], {
+        transport: "mmio",
         devices: await fullHouse(),
         registerPages,
       })
@@ -49,6 +50,7 @@ describe.skipIf(noKvm !== "")(`the registers of virtio-mmio devices${noKvm}`, ()
     async (value) => {
       const writes = pages.flatMap((page) => guest.fillRange(page, PAGE, value))
       const vm = await vmOf([...writes, ...everyWord, ...everyMagic, ...guest.powerOff], {
+        transport: "mmio",
         devices: await fullHouse(),
       })
       const heard = listen(vm)

@@ -85,6 +85,7 @@ describe("the bootstrap", () => {
       "busybox",
       "iasl",
       "lspci",
+      "ioping",
       "cpio",
       "mke2fs",
       "e2fsck",
@@ -98,7 +99,7 @@ describe("the bootstrap", () => {
     expect([status, text]).toEqual([0, expect.stringContaining("installing the Debian package cpio: checks")])
     const [update, install] = readFileSync(join(bin, "log"), "utf8").trim().split("\n")
     expect(update).toMatch(/update$/)
-    expect(install).toMatch(/install -y --no-install-recommends .*acpica-tools pciutils cpio$/)
+    expect(install).toMatch(/install -y --no-install-recommends .*acpica-tools pciutils ioping cpio$/)
     expect(install).not.toMatch(/cmake|g\+\+/)
     expect(await run([...debian])).toMatchObject({ status: 0, text: "" })
   })

@@ -138,3 +138,9 @@ function raise(entries: Leaf[], first: number, leaf: number): void {
   const range = leafOf(entries, first)
   if (range.eax < leaf) range.eax = leaf
 }
+
+/** Width of guest physical addresses: what KVM supports, or what a processor that does not say has. */
+export function physicalAddressBits(supported: readonly CpuidEntry[]): number {
+  const entry = supported.find((candidate) => candidate.function === 0x8000_0008)
+  return entry === undefined ? 36 : entry.eax & 0xff
+}

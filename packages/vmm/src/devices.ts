@@ -1,9 +1,7 @@
-import type { VirtioDevice } from "@virtkit/interface"
+import type { VmDevice } from "./pci-root.js"
 
 /** Waits for every device; when one cannot be had, closes those that could before it throws the first reason. */
-export async function settleDevices(
-  pending: readonly (VirtioDevice | Promise<VirtioDevice>)[],
-): Promise<VirtioDevice[]> {
+export async function settleDevices(pending: readonly (VmDevice | Promise<VmDevice>)[]): Promise<VmDevice[]> {
   const settled = await Promise.allSettled(pending)
   const devices = settled.flatMap((result) => (result.status === "fulfilled" ? [result.value] : []))
   const failed = settled.find((result) => result.status === "rejected")
@@ -12,7 +10,7 @@ export async function settleDevices(
   throw failed.reason
 }
 
-export async function closeDevices(devices: readonly VirtioDevice[]): Promise<void> {
+export async function closeDevices(devices: readonly VmDevice[]): Promise<void> {
   const results = await Promise.allSettled(devices.map((device) => device.close()))
   const failed = results.find((result) => result.status === "rejected")
   if (failed !== undefined) throw failed.reason

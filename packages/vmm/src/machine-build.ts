@@ -1,23 +1,23 @@
-import { buildAcpiTables } from "@virtkit/acpi"
+import { ACPI_AREA, type AcpiBlob, buildAcpiTables } from "@virtkit/acpi"
 import { type LoadedKernel, loadKernel, readFirmware } from "@virtkit/boot"
 import { Bus } from "@virtkit/bus"
-import { ConfigError, type GuestMemory, type VirtioDevice } from "@virtkit/interface"
+import { ConfigError, type GuestMemory } from "@virtkit/interface"
 import { Kvm, type Vm as KvmVm, type Vcpu } from "@virtkit/kvm"
 import { type MmapBacking, mmapMemory } from "@virtkit/memory/mmap"
-import type { VirtioMmio } from "@virtkit/virtio"
 import { AddressSpaces } from "./address-spaces.js"
+import { type Attached, attachToMmio, attachToPci, type Transport } from "./attach.js"
 import { apicIds } from "./cpu-topology.js"
 import { Doorbells } from "./doorbells.js"
 import { FirmwareBoot } from "./firmware.js"
 import { Interrupts } from "./interrupts.js"
 import { DELAY_PORTS, IDENTITY_MAP_ADDRESS, TSS_ADDRESS } from "./machine.js"
-import type { VmConfig } from "./options.js"
+import { needsConf1, type VmConfig } from "./options.js"
+import type { PciRoot, VmDevice } from "./pci-root.js"
 import { describePlatform, Platform } from "./platform.js"
 import { RegisterPages } from "./register-page.js"
 import { writeResetVector } from "./reset-vector.js"
 import type { Teardown } from "./teardown.js"
 import { createVcpus, setBootState } from "./vcpu-setup.js"
-import { VirtioBus } from "./virtio-bus.js"
 
 /** What the machine reports to the VM that it is built for. */
 export interface MachineEvents {
@@ -35,8 +35,13 @@ export interface Machine {
   readonly memory: GuestMemory
   readonly ports: Bus
   readonly mmio: Bus
+  readonly spaces: AddressSpaces
+  readonly interrupts: Interrupts
   readonly platform: Platform
-  readonly transports: readonly VirtioMmio[]
+  /** Undefined with virtio-mmio. */
+  readonly pci: PciRoot | undefined
+  /** Of the virtio devices that are there now; for statistics. */
+  readonly transports: () => readonly Transport[]
   readonly vcpus: readonly Vcpu[]
   readonly kernel: LoadedKernel
 }
@@ -48,7 +53,7 @@ export interface Machine {
 export async function buildMachine(
   config: VmConfig,
   cmdline: string,
-  devices: readonly VirtioDevice[],
+  devices: readonly VmDevice[],
   events: MachineEvents,
   teardown: Teardown,
 ): Promise<Machine> {
@@ -73,48 +78,79 @@ export async function buildMachine(
   const pages = config.registerPages ? new RegisterPages(vm, romSlot + 1) : undefined
   const spaces = new AddressSpaces({ ports, mmio, doorbells, pages })
   const { onError, onNeedsReset } = events
-  const virtio = new VirtioBus({ spaces, memory, interrupts, onError, onNeedsReset })
-  for (const device of devices) virtio.attach(device)
+  const shared = { spaces, memory, interrupts, onError, onNeedsReset }
+  const attached =
+    config.transport === "pci"
+      ? attachToPci(kvm, config, devices, platform, shared)
+      : attachToMmio(devices, shared)
 
-  const cpus = apicIds(config.cpus).map((apicId) => ({ apicId }))
-  const description = { ...describePlatform(cpus), virtioMmio: virtio.descriptions }
-  const { rsdpAddress, blobs } = buildAcpiTables(description, firmware?.acpiArea)
-  for (const { address, bytes } of blobs) memory.write(address, bytes)
-  const kernel =
-    firmware?.install({
-      vm,
-      slot: romSlot,
-      ports,
-      cpus: config.cpus.count,
-      apicIds: Math.max(...apicIds(config.cpus)) + 1,
-      rsdp: blobs[0]!.bytes,
-      reserved: [],
-      onDebug: config.onFirmwareDebug,
-      teardown,
-    }) ?? (await bootKernel(config, memory, cmdline, rsdpAddress))
+  const kernel = firmware
+    ? startFirmware(firmware, memory, vm, config, ports, attached, teardown)
+    : await startKernel(config, memory, cmdline, attached)
   const vcpus = createVcpus(kvm, vm, config)
   teardown.add(() => {
     for (const vcpu of vcpus) vcpu.close()
   })
   setBootState(vcpus[0]!, kernel.setup)
-  return { memory, ports, mmio, platform, transports: virtio.transports, vcpus, kernel }
+  const { pci, transports } = attached
+  return { memory, ports, mmio, spaces, interrupts, platform, pci, transports, vcpus, kernel }
 }
 
-function bootKernel(
+/** Loads the kernel and writes the tables, which depend on what kind of kernel it is. */
+async function startKernel(
   config: VmConfig,
   memory: GuestMemory,
   cmdline: string,
-  rsdpAddress: number,
+  attached: Attached,
 ): Promise<LoadedKernel> {
-  writeResetVector(memory)
-  return loadKernel({
+  const kernel = await loadKernel({
     memory,
     kernel: config.kernel,
     initrd: config.initrd,
     cmdline,
-    rsdpAddress,
+    rsdpAddress: ACPI_AREA.start,
+    reserved: attached.reserved,
     unpack: config.kernelCache === undefined ? true : { cacheDir: config.kernelCache },
   })
+  writeTables(memory, config, attached, config.pciConf1 ?? needsConf1(kernel.kind, cmdline))
+  writeResetVector(memory)
+  return kernel
+}
+
+function startFirmware(
+  firmware: FirmwareBoot,
+  memory: GuestMemory,
+  vm: KvmVm,
+  config: VmConfig,
+  ports: Bus,
+  attached: Attached,
+  teardown: Teardown,
+): LoadedKernel {
+  const [rsdp] = writeTables(memory, config, attached, config.pciConf1 ?? true, firmware.acpiArea)
+  return firmware.install({
+    vm,
+    slot: memory.regions.length,
+    ports,
+    cpus: config.cpus.count,
+    apicIds: Math.max(...apicIds(config.cpus)) + 1,
+    rsdp: rsdp!.bytes,
+    reserved: attached.reserved,
+    onDebug: config.onFirmwareDebug,
+    teardown,
+  })
+}
+
+function writeTables(
+  memory: GuestMemory,
+  config: VmConfig,
+  attached: Attached,
+  conf1: boolean,
+  area: typeof ACPI_AREA = ACPI_AREA,
+): readonly AcpiBlob[] {
+  const cpus = apicIds(config.cpus).map((apicId) => ({ apicId }))
+  const { blobs } = buildAcpiTables({ ...describePlatform(cpus), ...attached.describe(conf1) }, area)
+  for (const { address, bytes } of blobs) memory.write(address, bytes)
+  return blobs
 }
 
 /** Firmware finds what it boots on a disk: it takes neither a command line nor an initrd. */

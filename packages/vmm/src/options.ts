@@ -1,10 +1,12 @@
 import { totalmem } from "node:os"
-import { ConfigError, type VirtioDevice } from "@virtkit/interface"
+import type { LoadedKernel } from "@virtkit/boot"
+import { ConfigError } from "@virtkit/interface"
 import type { CheckedModel, CpuModel } from "./cpu-model.js"
 import { resolveModel } from "./cpu-models.js"
 import { checkMsrFilter, type MsrFilter, type MsrRule } from "./cpu-msr-filter.js"
 import { type CpuCounts, type CpuTopology, checkCpus } from "./cpu-topology.js"
-import { VIRTIO_GSIS } from "./machine.js"
+import { MAX_HOT_PLUG_SLOTS } from "./machine.js"
+import type { VmDevice } from "./pci-root.js"
 import { formatSize, parseSize } from "./size.js"
 
 /** What backs guest RAM: see `@virtkit/memory/mmap`. */
@@ -33,7 +35,16 @@ export interface VmOptions {
   /** Asked about each access that `msrFilter` denies. What it gives a read gets, and a write is ignored; undefined: #GP. */
   readonly onDeniedMsr?: (access: MsrAccess) => bigint | undefined
   /** In the order in which the guest finds them. The VM owns them from here on and closes them, even when creation fails. */
-  readonly devices?: readonly (VirtioDevice | Promise<VirtioDevice>)[]
+  readonly devices?: readonly (VmDevice | Promise<VmDevice>)[]
+  /** How the guest finds virtio devices. Default "pci". */
+  readonly transport?: Transport
+  /** Root ports that `plug` can put a device behind while the guest runs: 0 (the default) to 30. Needs PCI. */
+  readonly hotPlugSlots?: number
+  /**
+   * Whether PCI configuration space is also at ports 0xCF8 to 0xCFF. Default: unless the guest is a Linux kernel that will
+   * find it in memory, by ACPI, and would prefer the ports if they were there, at the cost of an exit for each access.
+   */
+  readonly pciConf1?: boolean
   readonly memoryBacking?: MemoryBacking
   /** Where unpacked kernels are kept between runs; default: nowhere, they are unpacked each time. */
   readonly kernelCache?: string
@@ -61,6 +72,8 @@ export interface MsrAccess {
   /** What is written; undefined: it is a read. */
   readonly value: bigint | undefined
 }
+/** virtio-pci or virtio-mmio. */
+export type Transport = "pci" | "mmio"
 
 /** The options with their defaults, checked. */
 export interface VmConfig {
@@ -74,6 +87,9 @@ export interface VmConfig {
   readonly cpu: CheckedModel | undefined
   readonly msrFilter: MsrFilter | undefined
   readonly onDeniedMsr: VmOptions["onDeniedMsr"]
+  readonly transport: Transport
+  readonly hotPlugSlots: number
+  readonly pciConf1: boolean | undefined
   readonly memoryBacking: MemoryBacking
   readonly kernelCache: string | undefined
   readonly kvm: string
@@ -87,10 +103,7 @@ const PAGE = 4096
 /** Throws {@link ConfigError} with what is wrong and what would be right. */
 export function checkOptions(options: VmOptions): VmConfig {
   const cpus = checkCpus(options.cpus ?? 1)
-  const devices = options.devices?.length ?? 0
-  if (devices > VIRTIO_GSIS.length) {
-    throw new ConfigError(`devices: ${devices} are too many, virtio-mmio has room for ${VIRTIO_GSIS.length}`)
-  }
+  const transport = checkTransport(options.transport ?? "pci")
   return {
     name: options.name ?? "vm",
     kernel: options.kernel,
@@ -101,12 +114,30 @@ export function checkOptions(options: VmOptions): VmConfig {
     cpu: resolveModel(options.cpu ?? "host"),
     msrFilter: checkMsrFilter(options.msrFilter ?? []),
     onDeniedMsr: options.onDeniedMsr,
+    transport,
+    hotPlugSlots: checkHotPlugSlots(options.hotPlugSlots ?? 0, transport),
+    pciConf1: options.pciConf1,
     memoryBacking: options.memoryBacking ?? "anonymous",
     kernelCache: options.kernelCache,
     kvm: options.kvm ?? "/dev/kvm",
     onFirmwareDebug: options.onFirmwareDebug,
     registerPages: options.registerPages ?? true,
   }
+}
+
+function checkTransport(transport: Transport): Transport {
+  if (transport === "pci" || transport === "mmio") return transport
+  throw new ConfigError(`transport: ${transport} is not possible, give "pci" or "mmio"`)
+}
+
+function checkHotPlugSlots(slots: number, transport: Transport): number {
+  if (!Number.isInteger(slots) || slots < 0 || slots > MAX_HOT_PLUG_SLOTS) {
+    throw new ConfigError(
+      `hotPlugSlots: ${slots} is not possible, give a number from 0 to ${MAX_HOT_PLUG_SLOTS}`,
+    )
+  }
+  if (slots > 0 && transport !== "pci") throw new ConfigError('hotPlugSlots: needs the transport "pci"')
+  return slots
 }
 
 /** RAM is whole pages, enough for anything to boot, and no more than the host has. */
@@ -131,4 +162,12 @@ export function composeCmdline(user: string, consoleArgument: string | undefined
   if (!/(^|\s)panic=/.test(user)) words.push("panic=-1")
   if (user !== "") words.push(user)
   return words.join(" ")
+}
+
+/** Linux takes configuration space in memory only when the ports are not there; with these words it takes nothing else. */
+const WANTS_CONF1 = /(^|\s)(acpi=(off|ht)|pci=\S*\b(conf1|noacpi|nommconf)\b)/
+
+/** Whether a guest should have configuration mechanism 1 when nobody said: see `VmOptions.pciConf1`. */
+export function needsConf1(kernel: LoadedKernel["kind"], cmdline: string): boolean {
+  return (kernel !== "vmlinux" && kernel !== "bzimage") || WANTS_CONF1.test(cmdline)
 }

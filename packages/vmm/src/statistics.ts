@@ -11,6 +11,10 @@ export interface VmStatistics {
     readonly byReason: Readonly<Record<string, number>>
   }
   readonly devices: readonly { readonly name: string; readonly queues: readonly unknown[] }[]
+  /** Ranges of both address spaces that devices answer at. */
+  readonly ranges: number
+  /** Message-signalled interrupts that exist; each has a GSI and a route. */
+  readonly messages: number
 }
 
 /** When the phases of a VM's life ended. */
@@ -43,9 +47,11 @@ export function collectStatistics(machine: Machine, phases: Phases): VmStatistic
       toUser: sum(counters.map(({ delivered }) => delivered)),
       byReason,
     },
-    devices: machine.transports.map((transport) => ({
+    devices: machine.transports().map((transport) => ({
       name: transport.name,
       queues: transport.queues.map((queue) => queue?.counters),
     })),
+    ranges: machine.spaces.mapped,
+    messages: machine.interrupts.messages,
   }
 }

@@ -1,6 +1,6 @@
 import { EventEmitter } from "node:events"
 import type { Duplex } from "node:stream"
-import type { GuestMemory, VirtioDevice } from "@virtkit/interface"
+import { ConfigError, type GuestMemory, StateError } from "@virtkit/interface"
 import { type ExitAnswer, type ExitHandler, type Vcpu, type VcpuExit, VcpuLoop } from "@virtkit/kvm"
 import { ConsoleTail } from "./console-tail.js"
 import { cpuFailure } from "./cpu-failure.js"
@@ -9,6 +9,7 @@ import type { VmExit } from "./exit.js"
 import { Lifecycle, type VmState } from "./lifecycle.js"
 import { buildMachine, type Machine } from "./machine-build.js"
 import { checkOptions, composeCmdline, type VmConfig, type VmOptions } from "./options.js"
+import { isVirtio, type PciRoot, type VmDevice } from "./pci-root.js"
 import { collectStatistics, Phases, type VmStatistics } from "./statistics.js"
 import { discardUnread, tapOutput } from "./tap.js"
 import { Teardown } from "./teardown.js"
@@ -45,7 +46,7 @@ export class Vm extends EventEmitter<VmEvents> implements AsyncDisposable {
   /** Why the VM ended: resolves when no vCPU runs any more and all devices have finished their work. Never rejects. */
   readonly exited: Promise<VmExit>
   readonly #machine: Machine
-  readonly #devices: readonly VirtioDevice[]
+  readonly #devices: VmDevice[]
   readonly #teardown: Teardown
   readonly #lifecycle = new Lifecycle((state) => this.#tell("state", state))
   readonly #tail = new ConsoleTail()
@@ -169,6 +170,35 @@ export class Vm extends EventEmitter<VmEvents> implements AsyncDisposable {
     this.#machine.platform.power.pressPowerButton()
   }
 
+  /**
+   * Puts a device into a free hot-plug slot (`VmOptions.hotPlugSlots`) of a running or paused VM, which owns it from here
+   * on and closes it, even when this throws. The guest is told and takes it when it likes.
+   * Throws ConfigError when no slot is free, StateError when the VM does not run.
+   */
+  async plug(device: VmDevice | Promise<VmDevice>): Promise<void> {
+    const [ready] = await settleDevices([device])
+    try {
+      this.#requirePci("plug").plug(ready!)
+      this.#devices.push(ready!)
+    } catch (error) {
+      await closeDevices([ready!])
+      throw error
+    }
+  }
+
+  /**
+   * Asks the guest to let go of a device that was plugged in. Resolves when it has and the device is closed; the guest may
+   * take its time, or never agree. `signal` ends the wait and nothing else.
+   * Throws ConfigError for a device that was not plugged in, StateError when the VM does not run or ends meanwhile.
+   */
+  async unplug(device: VmDevice, options: { readonly signal?: AbortSignal } = {}): Promise<void> {
+    options.signal?.throwIfAborted()
+    const gone = this.#requirePci("unplug").unplug(device)
+    await this.#beforeTheEnd(gone, options.signal)
+    this.#devices.splice(this.#devices.indexOf(device), 1)
+    await closeDevices([device])
+  }
+
   /** Ends the VM where it stands, as by pulling the plug. Requests that devices have begun are finished. Idempotent. */
   async kill(): Promise<void> {
     this.#finish({ reason: "killed" })
@@ -205,6 +235,31 @@ export class Vm extends EventEmitter<VmEvents> implements AsyncDisposable {
     signal.addEventListener("abort", onAbort, { once: true })
     this.#teardown.add(() => signal.removeEventListener("abort", onAbort))
     if (signal.aborted) onAbort()
+  }
+
+  #requirePci(what: string): PciRoot {
+    if (this.#lifecycle.state !== "paused") this.#lifecycle.require(what, "running")
+    const { pci } = this.#machine
+    if (pci === undefined) throw new ConfigError(`${what} needs the transport "pci"`)
+    return pci
+  }
+
+  /** What `wanted` gives, unless the VM ends or `signal` is aborted before. */
+  async #beforeTheEnd(wanted: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
+    const ended = this.exited.then(() => {
+      throw new StateError(`${this.name} ended before its guest let go of the device`)
+    })
+    if (signal === undefined) return Promise.race([wanted, ended])
+    let onAbort = (): void => {}
+    const aborted = new Promise<never>((_, reject) => {
+      onAbort = () => reject(signal.reason)
+      signal.addEventListener("abort", onAbort, { once: true })
+    })
+    try {
+      await Promise.race([wanted, ended, aborted])
+    } finally {
+      signal.removeEventListener("abort", onAbort)
+    }
   }
 
   /**
@@ -311,15 +366,17 @@ export class Vm extends EventEmitter<VmEvents> implements AsyncDisposable {
 
 interface Parts {
   readonly machine: Machine
-  readonly devices: readonly VirtioDevice[]
+  readonly devices: VmDevice[]
   readonly teardown: Teardown
   readonly phases: Phases
   readonly consoleStream: Duplex | undefined
 }
 
 /** The stream of the first virtio console. */
-function findConsole(devices: readonly VirtioDevice[]): Duplex | undefined {
+function findConsole(devices: readonly VmDevice[]): Duplex | undefined {
   const VIRTIO_ID_CONSOLE = 3
-  const found = devices.find((device) => device.deviceType === VIRTIO_ID_CONSOLE && "stream" in device)
+  const found = devices
+    .filter(isVirtio)
+    .find((device) => device.deviceType === VIRTIO_ID_CONSOLE && "stream" in device)
   return (found as { stream?: Duplex } | undefined)?.stream
 }

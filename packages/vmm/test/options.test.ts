@@ -3,7 +3,7 @@ import { PassThrough } from "node:stream"
 import { ConfigError, type VirtioDevice } from "@virtkit/interface"
 import { describe, expect, it } from "vitest"
 import { closeDevices, settleDevices } from "../src/devices.js"
-import { checkOptions, composeCmdline } from "../src/options.js"
+import { checkOptions, composeCmdline, needsConf1 } from "../src/options.js"
 import { tapOutput } from "../src/tap.js"
 import { Teardown } from "../src/teardown.js"
 
@@ -18,6 +18,8 @@ describe("options", () => {
       cpus: { count: 1, sockets: 1, cores: 1, threads: 1 },
       cpu: undefined,
       msrFilter: undefined,
+      transport: "pci",
+      hotPlugSlots: 0,
       kvm: "/dev/kvm",
     })
   })
@@ -30,10 +32,27 @@ describe("options", () => {
     [{ memory: totalmem() + 4096 }, /more than this host has/],
     [{ memory: 2 ** 20 + 1 }, /multiple of the page size/],
     [{ memory: -1 }, /not a number of bytes/],
-    [{ devices: new Array(18).fill({}) }, /devices: 18 are too many.*17/],
+    [{ transport: "isa" }, /transport: isa is not possible/],
+    [{ hotPlugSlots: 31 }, /hotPlugSlots: 31 is not possible.*0 to 30/],
+    [{ hotPlugSlots: 0.5 }, /hotPlugSlots: 0.5/],
+    [{ hotPlugSlots: 1, transport: "mmio" }, /hotPlugSlots: needs the transport "pci"/],
   ])("refuse %j", (options, message) => {
     expect(() => check(options)).toThrow(ConfigError)
     expect(() => check(options)).toThrow(message)
+  })
+
+  it("let a guest have configuration ports that would not find its devices otherwise, and nobody else", () => {
+    for (const words of ["", "quiet pci=nomsi", "pcie=conf1", "mypci=conf1"]) {
+      expect([words, needsConf1("bzimage", words), needsConf1("vmlinux", words)]).toEqual([
+        words,
+        false,
+        false,
+      ])
+      expect([needsConf1("pvh", words), needsConf1("raw", words)]).toEqual([true, true])
+    }
+    for (const words of ["acpi=off", "pci=conf1", "quiet pci=nomsi,noacpi", "pci=nommconf quiet"]) {
+      expect([words, needsConf1("vmlinux", words)]).toEqual([words, true])
+    }
   })
 
   it("make a command line that the caller's words can override", () => {
