@@ -125,6 +125,8 @@ for (const transport of TRANSPORTS) {
         second!.reap()
         expect([lost.written, kept.written, driver.memory.readUint16(used + 2)]).toEqual([undefined, 1, 0])
         expect(interrupt.count).toBe(before + 1)
+        // Not even its status byte was written.
+        expect(driver.memory.readUint8(lost.buffers.at(-1)!.address)).toBe(0xee)
         driver.setupQueue(0, 64)
         const again = driver.request(0, { readable: [header(IN, 2)], writable: [512, 1] })
         backend.finish()

@@ -1,3 +1,4 @@
+import type { EchoDevice } from "../echo-device.js"
 import { FEATURE, STATUS } from "../spec.js"
 import type { TransportDriver } from "../transport-driver.js"
 import { type MakeFixture, STARTED, type TestRunner, turn } from "./fixture.js"
@@ -146,17 +147,42 @@ export function queueResetTests({ it, expect }: TestRunner, make: MakeFixture): 
   })
 
   it("a device that cannot needs a reset of all", async () => {
-    const { device, driver } = make({ queueReset: true })
-    device.failAt = "resetQueue 0"
+    for (const fail of [
+      (device: EchoDevice) => {
+        device.failAt = "resetQueue 0"
+      },
+      (device: EchoDevice) => {
+        device.resetGate = Promise.reject(new Error("a bug"))
+      },
+    ]) {
+      const { device, driver, interrupt } = make({ queueReset: true })
+      await start(driver)
+      fail(device)
+      await driver.writeQueueReset(0)
+      expect([driver.status, interrupt.count]).toEqual([STARTED | STATUS.DEVICE_NEEDS_RESET, 1])
+      expect([driver.queueReady(0), driver.queueResetting(0)]).toEqual([false, false])
+      // 2.1.2: nothing but a reset heals it.
+      driver.setupQueue(0, 4)
+      expect(driver.queueReady(0)).toBe(false)
+      device.failAt = undefined
+      device.resetGate = undefined
+      await driver.start()
+      expect(driver.status).toBe(STARTED)
+    }
+  })
+
+  it("one that fails during a reset of the device is not heard of any more", async () => {
+    const { device, driver, interrupt } = make({ queueReset: true })
     await start(driver)
-    await driver.writeQueueReset(0)
-    expect(driver.status).toBe(STARTED | STATUS.DEVICE_NEEDS_RESET)
-    expect([driver.queueReady(0), driver.queueResetting(0)]).toEqual([false, false])
-    device.resetGate = Promise.reject(new Error("a bug"))
-    await driver.writeQueueReset(1)
-    expect([driver.queueReady(1), driver.queueResetting(1)]).toEqual([false, false])
+    let fail = (): void => {}
+    device.resetGate = new Promise((_, reject) => {
+      fail = () => reject(new Error("a bug"))
+    })
+    const queueReset = driver.writeQueueReset(0)
     device.resetGate = undefined
-    await driver.start()
-    expect(driver.status).toBe(STARTED)
+    const reset = driver.writeStatus(0)
+    fail()
+    await Promise.all([queueReset, reset])
+    expect([driver.status, interrupt.count]).toEqual([0, 0])
   })
 }
