@@ -188,6 +188,19 @@ for (const transport of TRANSPORTS) {
     })
 
     describe("entropy device", () => {
+      it("does not wait for what a request of a queue that was reset waited for", async () => {
+        const device = rng({ rate: 1, burst: 100 })
+        const { driver } = machine(transport, device)
+        await driver.start({ features: ALL })
+        await driver.request(0, { writable: [90] })
+        driver.rings[0]!.add({ writable: [90] })
+        driver.kick(0)
+        await driver.resetQueue(0)
+        driver.setupQueue(0, 8)
+        expect((await driver.request(0, { writable: [5] })).written).toBe(5)
+        await device.close()
+      })
+
       it("fills requests, also after resets of the queue while one waits for the rate limit", async () => {
         const device = rng({ rate: 1e6, burst: 4096, source: (buffer) => buffer.fill(0x5a) })
         const { driver, errors } = machine(transport, device)
@@ -198,6 +211,7 @@ for (const transport of TRANSPORTS) {
           await driver.resetQueue(0)
           driver.setupQueue(0, 8)
         }
+        await driver.start()
         const chain = await driver.request(0, { writable: [3, 40] })
         expect([...chain.data!]).toEqual(Array<number>(43).fill(0x5a))
         expect(driver.handleInterrupt().usedBuffer).toBe(true)

@@ -1,11 +1,6 @@
-import {
-  type DeviceContext,
-  type GuestMemory,
-  StateError,
-  type VirtioDevice,
-  VirtkitError,
-} from "@virtkit/interface"
+import { type GuestMemory, StateError, type VirtioDevice } from "@virtkit/interface"
 import type { DeviceQueue } from "@virtkit/virtqueue"
+import { ActiveDevice } from "./active-device.js"
 import { VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_F_RING_RESET } from "./constants.js"
 import { DeviceStatus } from "./device-status.js"
 import { FeatureNegotiation } from "./features.js"
@@ -56,13 +51,7 @@ export class TransportCore {
   readonly #events: TransportEvents
   readonly #options: TransportCoreOptions
   readonly #queues: QueueSet
-  /** Of the present activation: `DeviceContext.queues`. */
-  #contextQueues: (DeviceQueue | undefined)[] = []
-  /** Changes at each activation and deactivation: what an older context asks for is dropped (bad-input #27). */
-  #generation = 0
-  #active = false
-  /** Whether the device may hold anything that `reset` has to clear. */
-  #touched = false
+  readonly #active: ActiveDevice
   #resetting: Promise<void> | undefined
   #closed = false
   #needsResetReason: string | undefined
@@ -77,6 +66,12 @@ export class TransportCore {
     this.#queues = new QueueSet(device, () => options.memory, {
       queueInterrupt: (index) => options.events.queueInterrupt(index),
       queueBroken: (reason) => this.#needsReset(reason),
+    })
+    this.#active = new ActiveDevice(device, {
+      isDead: () => this.#status.isDead,
+      needsReset: (reason) => this.#needsReset(reason),
+      updateConfig: (update, active) => this.#updateConfig(update, active),
+      onError: (error) => options.onError?.(error),
     })
   }
 
@@ -130,7 +125,7 @@ export class TransportCore {
     if (config === undefined) return
     const wrong = this.#queues.enable(config, this.features.driver)
     if (wrong !== undefined) this.#needsReset(wrong)
-    else if (this.#active) this.#startQueue(config)
+    else if (this.#active.isActive) this.#startQueue(config)
   }
 
   /**
@@ -144,13 +139,16 @@ export class TransportCore {
     if (config.resetting !== undefined) return config.resetting
     if (!config.ready) return undefined
     config.disable()
-    this.#contextQueues[index] = undefined
-    const pending = this.#active ? this.#resetDeviceQueue(index) : undefined
+    const pending = this.#active.isActive ? this.#active.resetQueue(index) : undefined
     if (pending === undefined) {
       this.#finishQueueReset(config)
       return undefined
     }
-    config.resetting = this.#awaitQueueReset(config, pending)
+    config.resetting = pending.then((current) => {
+      config.resetting = undefined
+      // A reset of the whole device that has begun meanwhile puts this queue back too.
+      if (current) this.#finishQueueReset(config)
+    })
     this.#events.registersChanged()
     return config.resetting
   }
@@ -162,19 +160,17 @@ export class TransportCore {
 
   /** An available buffer notification; ignored unless that queue is in use (bad-input #4). */
   notify(index: number): void {
-    if (!this.#active || this.#status.isDead) return
+    if (!this.#active.isActive || this.#status.isDead) return
     const queue = this.#queues.get(index)?.queue
     if (queue === undefined || queue.broken) return
     queue.counters.notifications++
-    this.#guard("notify", () => this.device.notify(index))
+    this.#active.notify(index)
   }
 
   /** A write to the device configuration space; dropped unless all of it lies within (bad-input #5). */
   writeConfig(offset: number, data: Uint8Array): void {
-    const { device } = this
-    if (this.#isStopped || offset < 0 || offset + data.length > device.config.length) return
-    this.#touched = true
-    this.#guard("writeConfig", () => device.writeConfig?.(offset, data))
+    if (this.#isStopped || offset < 0 || offset + data.length > this.device.config.length) return
+    this.#active.writeConfig(offset, data)
     this.#events.registersChanged()
   }
 
@@ -211,7 +207,7 @@ export class TransportCore {
     this.features.driver = saved.driverFeatures
     try {
       this.#queues.restore(saved.queues, saved.driverFeatures)
-      this.device.restore(saved.device)
+      this.#active.restore(saved.device)
     } catch (error) {
       this.#queues.reset()
       this.features.driver = 0n
@@ -219,7 +215,6 @@ export class TransportCore {
     }
     this.configGeneration = saved.configGeneration
     this.#status.restore(saved.status)
-    this.#touched = true
     if (this.#status.has(VIRTIO_CONFIG_S_DRIVER_OK) && !this.#status.isDead) this.#activate()
     this.#events.registersChanged()
   }
@@ -239,7 +234,7 @@ export class TransportCore {
 
   /** With VIRTIO_F_RING_RESET a queue can be enabled at any time. */
   get #mayEnableLate(): boolean {
-    return this.#active && !this.#status.isDead && this.#has(VIRTIO_F_RING_RESET)
+    return this.#active.isActive && !this.#status.isDead && this.#has(VIRTIO_F_RING_RESET)
   }
 
   #has(feature: bigint): boolean {
@@ -247,46 +242,18 @@ export class TransportCore {
   }
 
   #activate(): void {
-    this.#active = true
-    this.#touched = true
-    this.#generation++
     // The driver may offer buffers before DRIVER_OK, and notifies of none of them.
     const waiting = this.#queues.enableNotifications()
-    this.#contextQueues = this.#queues.enabled
-    this.#guard("activate", () => this.device.activate(this.#context(this.#generation)))
+    this.#active.activate(this.#options.memory, this.features.driver, this.#queues.enabled)
     for (const index of waiting) this.notify(index)
   }
 
   /** The driver enabled a queue of an active device; there may be chains in it already. */
   #startQueue(config: QueueConfig): void {
     const { index, queue } = config
-    this.#contextQueues[index] = queue
+    this.#active.addQueue(index, queue)
     queue?.enableNotification()
     this.notify(index)
-  }
-
-  /** Undefined when the device is done with the queue. */
-  #resetDeviceQueue(index: number): Promise<void> | undefined {
-    let pending: Promise<void> | undefined
-    this.#guard("resetQueue", () => {
-      pending = this.device.resetQueue?.(index) ?? undefined
-    })
-    return pending
-  }
-
-  async #awaitQueueReset(config: QueueConfig, pending: Promise<void>): Promise<void> {
-    const generation = this.#generation
-    let failure: unknown
-    try {
-      await pending
-    } catch (error) {
-      failure = error
-    }
-    config.resetting = undefined
-    // A reset of the whole device has begun meanwhile, and puts this queue back too.
-    if (this.#generation !== generation) return
-    if (failure !== undefined) this.#fail("resetQueue", failure)
-    this.#finishQueueReset(config)
   }
 
   #finishQueueReset(config: QueueConfig): void {
@@ -297,14 +264,13 @@ export class TransportCore {
 
   /** From here on neither the device's queues nor its context reach the guest. */
   #deactivate(): void {
-    this.#active = false
-    this.#generation++
+    this.#active.deactivate()
     this.#queues.disable()
   }
 
   #reset(): void | Promise<void> {
     this.#deactivate()
-    if (!this.#touched) {
+    if (!this.#active.isTouched) {
       this.#finishReset(false)
       return undefined
     }
@@ -313,44 +279,19 @@ export class TransportCore {
   }
 
   async #resetDevice(): Promise<void> {
-    let failed = false
     await Promise.all(this.#queues.resets)
-    try {
-      await this.device.reset()
-    } catch (error) {
-      failed = true
-      this.#report("reset", error)
-    }
+    const clean = await this.#active.reset()
     this.#resetting = undefined
-    this.#finishReset(failed)
+    this.#finishReset(!clean)
   }
 
   #finishReset(failed: boolean): void {
     this.#queues.reset()
     this.features.driver = 0n
     this.#status.clear(failed)
-    this.#touched = failed
     this.#needsResetReason = undefined
     this.#events.resetDone()
     this.#events.registersChanged()
-  }
-
-  #context(generation: number): DeviceContext {
-    const isCurrent = (): boolean => this.#generation === generation && this.#active
-    return {
-      memory: this.#options.memory,
-      features: this.features.driver,
-      queues: this.#contextQueues,
-      updateConfig: (update) => this.#updateConfig(update, isCurrent()),
-      needsReset: (reason) => {
-        if (isCurrent()) this.#needsReset(reason)
-      },
-      defer: (task) => {
-        setImmediate(() => {
-          if (isCurrent() && !this.#status.isDead) this.#guard("a deferred task", task)
-        })
-      },
-    }
   }
 
   #updateConfig(update: () => void, interrupt: boolean): void {
@@ -371,24 +312,5 @@ export class TransportCore {
     this.#events.registersChanged()
     if (this.#status.has(VIRTIO_CONFIG_S_DRIVER_OK)) this.#events.configInterrupt()
     this.#options.onNeedsReset?.(reason)
-  }
-
-  /** Devices promise not to throw. If one does, that ends the device, not the VM. */
-  #guard(what: string, call: () => void): void {
-    try {
-      call()
-    } catch (error) {
-      this.#fail(what, error)
-    }
-  }
-
-  #fail(what: string, error: unknown): void {
-    this.#report(what, error)
-    this.#needsReset(`${this.device.name} failed in ${what}`)
-  }
-
-  #report(what: string, cause: unknown): void {
-    const message = `${this.device.name} failed in ${what}: ${cause instanceof Error ? cause.message : cause}`
-    this.#options.onError?.(new VirtkitError("ERR_VIRTKIT_DEVICE", message, { cause }))
   }
 }
