@@ -131,7 +131,7 @@ describe("on a PCI bus", () => {
   it("moves with its bus: state of all of it, with the window in use", async () => {
     const from = busMachine(new EchoDevice())
     await from.driver.start()
-    from.driver.readWindow(4, COMMON.NUM_QUEUES, 2)
+    expect(from.driver.readWindow(4, COMMON.DEVICE_STATUS, 1)).toBe(15)
     const saved = structuredClone(from.bus.state())
     const device = new EchoDevice()
     const to = busMachine(device)
@@ -144,9 +144,11 @@ describe("on a PCI bus", () => {
     expect(device.calls).toEqual(["restore", "activate"])
     expect(to.bus.state()).toEqual(saved)
     const { capability } = to.driver.structures.get(CAP.PCI_CFG)!
-    expect(to.found.readConfig(capability + CAP.PCI_CFG_DATA, 2)).toBe(2)
     device.context?.updateConfig(() => {})
     expect(to.interrupt.count).toBe(1)
+    expect(to.found.readConfig(capability + CAP.PCI_CFG_DATA, 1)).toBe(15)
+    await to.driver.writeStatus(0)
+    expect(to.found.readConfig(capability + CAP.PCI_CFG_DATA, 1)).toBe(0)
   })
 
   it("closes with the bus", async () => {
