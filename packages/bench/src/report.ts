@@ -3,13 +3,15 @@ import type { Summary } from "./summary.js"
 /** One table of results. */
 export interface Section {
   readonly title: string
+  /** Names of the columns. Default: virtkit beside QEMU. */
+  readonly head?: readonly string[]
   /** What, virtkit, peer, ratio, goal: as {@link row} makes them. */
   readonly rows: readonly (readonly string[])[]
   /** Sentences below the table. */
   readonly notes?: readonly string[]
 }
 
-const head = ["", "virtkit", "QEMU 7.2", "ratio", "goal"]
+const HEAD = ["", "virtkit", "QEMU 7.2", "ratio", "goal"]
 
 /** Medians with the range behind them, and virtkit's median as a multiple of the peer's. */
 export function row(what: string, virtkit: Summary, peer: Summary, goal = ""): string[] {
@@ -34,7 +36,7 @@ export function formatReport(sections: readonly Section[]): string {
   return sections.map(formatSection).join("\n")
 }
 
-function formatSection({ title, rows, notes = [] }: Section): string {
+function formatSection({ title, head = HEAD, rows, notes = [] }: Section): string {
   const lines = [head, head.map(() => "---"), ...rows].map((cells) => `| ${cells.join(" | ")} |`)
   return [`## ${title}`, "", ...lines, "", ...notes, ""].join("\n")
 }

@@ -50,15 +50,19 @@ export class RingChain implements Chain {
   }
 
   append(address: number, length: number, writable: boolean): void {
-    const at = this.count
-    if (at === this.addresses.length) this.#grow()
-    this.addresses[at] = address
-    this.lengths[at] = length
-    this.count = at + 1
+    if (this.count === this.addresses.length) this.grow()
+    this.addresses[this.count] = address
+    this.lengths[this.count] = length
+    this.added(length, writable)
+  }
+
+  /** Counts a buffer that was put into the arrays behind the last one. */
+  added(length: number, writable: boolean): void {
+    this.count++
     if (writable) {
       this.writableBytes += length
     } else {
-      this.readable = at + 1
+      this.readable = this.count
       this.readableBytes += length
     }
   }
@@ -99,7 +103,8 @@ export class RingChain implements Chain {
     return done
   }
 
-  #grow(): void {
+  /** Makes room for more buffers. */
+  grow(): void {
     const addresses = new Float64Array(this.addresses.length * 2)
     const lengths = new Uint32Array(this.lengths.length * 2)
     addresses.set(this.addresses)

@@ -26,14 +26,17 @@ const ID_AND_FLAGS = 3
 
 const OWNER = VIRTQ_DESC_F_AVAIL | VIRTQ_DESC_F_USED
 
+/** How many slots {@link PackedRing} looks at together. */
+const LOOK_AHEAD = 32
+
 /** Bit of a position that holds the wrap counter, as in event suppression structures (2.8.14). */
 const WRAP = 0x8000
 
 /**
  * A packed ring (virtio 1.3, section 2.8).
  *
- * Order between this thread and the guest's vCPUs: the flags of the first descriptor of a chain are loaded with
- * Atomics, which orders what is read of the chain after them; the flags of the first used descriptor of a batch are
+ * Order between this thread and the guest's vCPUs: after the flags that say which slots are available, and before
+ * anything else of those slots, comes an atomic load; the flags of the first used descriptor of a batch are
  * stored with Atomics, which orders all that was written of the batch before them; that store, or the one into the
  * event suppression structure, followed by an atomic load is the full barrier needed before looking at what the other
  * side wants (2.8.21.3.1) or offered.
@@ -54,13 +57,13 @@ export class PackedRing implements Ring {
   /** Slot of the next chain to take, and the AVAIL and USED bits of an available descriptor there. */
   #availSlot = 0
   #availOwner: number = VIRTQ_DESC_F_AVAIL
+  /** Slots from there on that were seen to be available. */
+  #seen = 0
   /** Slot of the next used descriptor, and the AVAIL and USED bits of one there. */
   #usedSlot = 0
   #usedOwner: number = OWNER
   /** Slots from the first one that the driver does not know to be used up to `#availSlot`. */
   #taken = 0
-  /** Of those, the ones completed but not published. */
-  #pendingSlots = 0
   /** The first used descriptor of the batch: its flags are what publishes all of it. */
   #firstSlot = 0
   #firstFlags = 0
@@ -91,54 +94,64 @@ export class PackedRing implements Ring {
   }
 
   take(chain: RingChain): number {
+    if (this.#seen === 0 && !this.#look()) return EMPTY
+    const size = this.#size
+    const longs = this.#longs
     let slot = this.#availSlot
     let owner = this.#availOwner
-    let flags = Atomics.load(this.#words, WORDS * slot + FLAGS)
-    if ((flags & OWNER) !== owner) return EMPTY
     // A list with no end, or more than the driver has got back (bad-input #8, #15, #17), stops here: every descriptor
     // takes a slot, and where the chain ends, so its id, would be anybody's guess.
-    const room = this.#size - this.#taken
+    const room = size - this.#taken
     let slots = 0
     let wrong: string | undefined
+    let idAndFlags: number
     chain.clear(0)
     for (;;) {
-      if (slots === room)
-        return this.#break(`more descriptors available than the ${room} that there is room for`)
+      if (slots === room) return this.#break(`more descriptors available than there is room for, ${room}`)
+      idAndFlags = longs[LONGS * slot + ID_AND_FLAGS]!
+      const flags = idAndFlags >>> 16
       if ((flags & OWNER) !== owner) return this.#break("a descriptor list with one that is not available")
       // The rest of a malformed list is read for its end only.
-      wrong ??=
-        (flags & VIRTQ_DESC_F_INDIRECT) === 0
-          ? this.#reader.addBuffer(this.#desc, DESC_BYTES * slot, (flags & VIRTQ_DESC_F_WRITE) !== 0, chain)
-          : this.#addTable(slot, slots > 0 || (flags & VIRTQ_DESC_F_NEXT) !== 0, chain)
+      if (wrong === undefined) {
+        wrong =
+          (flags & VIRTQ_DESC_F_INDIRECT) === 0
+            ? this.#reader.addBuffer(this.#desc, DESC_BYTES * slot, (flags & VIRTQ_DESC_F_WRITE) !== 0, chain)
+            : this.#addTable(slot, slots > 0 || (flags & VIRTQ_DESC_F_NEXT) !== 0, chain)
+      }
       slots++
-      if ((flags & VIRTQ_DESC_F_NEXT) === 0) break
       slot++
-      if (slot === this.#size) {
+      if (slot === size) {
         slot = 0
         owner ^= OWNER
       }
-      flags = this.#words[WORDS * slot + FLAGS]!
+      if ((flags & VIRTQ_DESC_F_NEXT) === 0) break
     }
     // 2.8.6: the id is that of the last descriptor.
-    chain.head = this.#words[WORDS * slot + ID]!
+    chain.head = idAndFlags & 0xffff
     chain.slots = slots
+    this.#availSlot = slot
+    this.#availOwner = owner
     this.#taken += slots
-    slot++
-    this.#availSlot = slot === this.#size ? 0 : slot
-    this.#availOwner = slot === this.#size ? owner ^ OWNER : owner
+    this.#seen = slots < this.#seen ? this.#seen - slots : 0
     if (wrong === undefined) return TAKEN
     this.reason = wrong
     return MALFORMED
   }
 
   complete(chain: RingChain, written: number, whole: boolean): void {
-    // 2.8.22 (in order): one used descriptor for a batch, where its first one would be, with the id of its last.
-    if (!this.#joinable) {
-      this.#lastSlot = this.#usedSlot
-      this.#lastOwner = this.#usedOwner
+    let slot = this.#usedSlot
+    let owner = this.#usedOwner
+    if (this.#inOrder) {
+      // 2.8.22: one used descriptor for a batch, where its first one would be, with the id of its last.
+      if (this.#joinable) {
+        slot = this.#lastSlot
+        owner = this.#lastOwner
+      }
+      this.#lastSlot = slot
+      this.#lastOwner = owner
+      this.#joinable = whole
     }
-    const slot = this.#lastSlot
-    const flags = this.#lastOwner | (written > 0 ? VIRTQ_DESC_F_WRITE : 0)
+    const flags = written > 0 ? owner | VIRTQ_DESC_F_WRITE : owner
     this.#longs[LONGS * slot + LENGTH] = written
     if (this.pending === 0) this.#firstSlot = slot
     if (slot === this.#firstSlot) {
@@ -147,20 +160,20 @@ export class PackedRing implements Ring {
     } else {
       this.#longs[LONGS * slot + ID_AND_FLAGS] = chain.head | (flags << 16)
     }
-    this.#joinable = this.#inOrder && whole
-    this.pending++
-    this.#pendingSlots += chain.slots
-    this.#usedSlot += chain.slots
-    if (this.#usedSlot >= this.#size) {
-      this.#usedSlot -= this.#size
+    const { slots } = chain
+    this.pending += slots
+    const next = this.#usedSlot + slots
+    if (next < this.#size) {
+      this.#usedSlot = next
+    } else {
+      this.#usedSlot = next - this.#size
       this.#usedOwner ^= OWNER
     }
   }
 
   publish(): boolean {
-    const count = this.#pendingSlots
+    const count = this.pending
     this.pending = 0
-    this.#pendingSlots = 0
     this.#taken -= count
     this.#joinable = false
     Atomics.store(this.#words, WORDS * this.#firstSlot + FLAGS, this.#firstFlags)
@@ -187,6 +200,24 @@ export class PackedRing implements Ring {
     this.#usedOwner = (nextUsed & WRAP) !== 0 ? OWNER : 0
     this.#taken = 0
     for (const chain of chains) this.#taken += chain.slots
+  }
+
+  /**
+   * Looks whether the next slot is available, and how many behind it up to the end of the ring, so that one barrier does
+   * for all of them: an atomic load costs more than the rest of a look.
+   */
+  #look(): boolean {
+    const words = this.#words
+    const owner = this.#availOwner
+    const first = this.#availSlot
+    if ((Atomics.load(words, WORDS * first + FLAGS) & OWNER) !== owner) return false
+    const end = Math.min(first + LOOK_AHEAD, this.#size)
+    let slot = first + 1
+    while (slot < end && (words[WORDS * slot + FLAGS]! & OWNER) === owner) slot++
+    this.#seen = slot - first
+    // The flags of the others were loaded after the first ones, what else is in their slots comes after these.
+    if (this.#seen > 1) Atomics.load(words, WORDS * (slot - 1) + FLAGS)
+    return true
   }
 
   /** 2.8.7: adds the buffers of an indirect table, which has no flag but WRITE; `listed` if the descriptor is in a list. */

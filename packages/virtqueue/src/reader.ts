@@ -1,59 +1,64 @@
 import type { GuestMemory, GuestMemoryRegion } from "@virtkit/interface"
 import type { RingChain } from "./chain.js"
-import { DESC_BYTES } from "./constants.js"
+import { DESC_BYTES, MAX_QUEUE_SIZE } from "./constants.js"
 
 /** What a chain may hold in all (bad-input #13): used.len has 32 bits. */
 const MAX_CHAIN_BYTES = 2 ** 32
 
-const OUTSIDE = "a buffer outside of guest memory"
+/** Views for indirect tables begin at multiples of this, so that offsets into them are small integers. */
+const WINDOW = 2 ** 30
 
 /**
  * Reads descriptors out of guest memory that the guest may change at any time: every one is read once, and what was
  * read is checked and kept (bad-input #18). Address and length lie at the same place in descriptors of either kind.
  *
- * It has the bounds of all regions itself: asking the memory for each buffer would box addresses above 2^31.
+ * It has the bounds of all regions itself, and hands addresses from function to function in arrays: as an argument, a
+ * Number above 2^31 may be an allocation.
  */
 export class DescriptorReader {
   readonly #size: number
   readonly #indirect: boolean
+  readonly #regions: readonly GuestMemoryRegion[]
   readonly #starts: Float64Array
   readonly #ends: Float64Array
-  readonly #regions: readonly GuestMemoryRegion[]
-  /** Of each region, made when the first table in it is read. */
-  readonly #views: (DataView | undefined)[]
+  /** Of each region, by window: made when the first table there is read. */
+  readonly #views: DataView[][]
   /** The region where the last address was. */
   #region = 0
   /** Where {@link enterTable} found the indirect table: a view, the offset of the table in it, and its entries. */
   table: DataView = new DataView(new ArrayBuffer(0))
   tableOffset = 0
   tableSize = 0
+  readonly #tableAddress: Float64Array = new Float64Array(1)
+  /** Guest addresses where `table` begins and ends. */
+  readonly #tableBounds: Float64Array = new Float64Array(2)
 
   constructor(memory: GuestMemory, size: number, indirect: boolean) {
     const { regions } = memory
     this.#size = size
     this.#indirect = indirect
+    this.#regions = regions
     this.#starts = Float64Array.from(regions, (region) => region.guestAddress)
     this.#ends = Float64Array.from(regions, (region) => region.guestAddress + region.size)
-    this.#regions = regions
-    this.#views = regions.map(() => undefined)
+    this.#views = regions.map(() => [])
   }
 
   /** Adds the buffer of the descriptor at `at` to the chain; returns undefined, or which rule it breaks. */
   addBuffer(view: DataView, at: number, writable: boolean, chain: RingChain): string | undefined {
-    const length = view.getUint32(at + 8, true)
+    const { count } = chain
     // 2.7.4.2 and 2.8.5: after a writable buffer only writable ones.
-    if (!writable && chain.count > chain.readable) return "a readable buffer after a writable one"
+    if (!writable && count > chain.readable) return "a readable buffer after a writable one"
+    const length = view.getUint32(at + 8, true)
     // Left out, so that no device ever spins on one (bad-input #14).
     if (length === 0) return undefined
-    const high = view.getUint32(at + 4, true)
-    // From 2^53 on Numbers are not exact, and no memory is there.
-    if (high >= 0x20_0000) return OUTSIDE
-    const address = high * 0x1_0000_0000 + view.getUint32(at, true)
-    if (!this.#inMemory(address, length)) return OUTSIDE
+    if (count === chain.addresses.length) chain.grow()
+    readAddress(view, at, chain.addresses, count)
+    if (!this.#inMemory(chain.addresses, count, length)) return "a buffer outside of guest memory"
+    chain.lengths[count] = length
     if (chain.readableBytes + chain.writableBytes + length > MAX_CHAIN_BYTES) {
       return "a chain of more than 2^32 bytes"
     }
-    chain.append(address, length, writable)
+    chain.added(length, writable)
     return undefined
   }
 
@@ -61,38 +66,57 @@ export class DescriptorReader {
   enterTable(view: DataView, at: number): string | undefined {
     if (!this.#indirect) return "an indirect descriptor that was not negotiated"
     const length = view.getUint32(at + 8, true)
-    if (length === 0 || length % DESC_BYTES !== 0) return "an indirect table of odd length"
+    if (length === 0 || (length & (DESC_BYTES - 1)) !== 0) return "an indirect table of odd length"
     if (length > DESC_BYTES * this.#size) return "an indirect table larger than the queue"
-    const high = view.getUint32(at + 4, true)
-    const address = high * 0x1_0000_0000 + view.getUint32(at, true)
-    if (high >= 0x20_0000 || !this.#inMemory(address, length)) {
-      return "an indirect table outside of guest memory"
+    readAddress(view, at, this.#tableAddress, 0)
+    const address = this.#tableAddress[0]!
+    if (address < this.#tableBounds[0]! || address + length > this.#tableBounds[1]!) {
+      if (!this.#inMemory(this.#tableAddress, 0, length)) return "an indirect table outside of guest memory"
+      this.#enterWindow(address)
     }
-    this.table = this.#view(this.#region)
-    this.tableOffset = address - this.#starts[this.#region]!
+    // Below 2^31, since windows are no longer: as an integer it costs no allocation.
+    this.tableOffset = (address - this.#tableBounds[0]!) | 0
     this.tableSize = length / DESC_BYTES
     return undefined
   }
 
-  #view(index: number): DataView {
-    const made = this.#views[index]
-    if (made !== undefined) return made
-    const { buffer, byteOffset, size } = this.#regions[index]!
-    const view = new DataView(buffer, byteOffset, size)
-    this.#views[index] = view
+  /** Sets `table` upon the window of the present region where `address` is. */
+  #enterWindow(address: number): void {
+    const { guestAddress } = this.#regions[this.#region]!
+    const window = Math.floor((address - guestAddress) / WINDOW)
+    this.table = this.#views[this.#region]![window] ?? this.#makeView(window)
+    this.#tableBounds[0] = guestAddress + window * WINDOW
+    this.#tableBounds[1] = this.#tableBounds[0]! + this.table.byteLength
+  }
+
+  /** With so much of the next window as a table at the end of this one may need. */
+  #makeView(window: number): DataView {
+    const { buffer, byteOffset, size } = this.#regions[this.#region]!
+    const start = window * WINDOW
+    const length = Math.min(size - start, WINDOW + DESC_BYTES * MAX_QUEUE_SIZE)
+    const view = new DataView(buffer, byteOffset + start, length)
+    this.#views[this.#region]![window] = view
     return view
   }
 
-  /** Whether the range lies whole in one region (bad-input #11); sums of Numbers below 2^53 do not wrap. */
-  #inMemory(address: number, length: number): boolean {
-    const region = this.#region
-    if (address >= this.#starts[region]! && address + length <= this.#ends[region]!) return true
-    for (let other = 0; other < this.#starts.length; other++) {
-      if (address >= this.#starts[other]! && address + length <= this.#ends[other]!) {
-        this.#region = other
+  /** Whether the range at `addresses[index]` lies whole in one region (bad-input #11); infinity is in none. */
+  #inMemory(addresses: Float64Array, index: number, length: number): boolean {
+    const address = addresses[index]!
+    const last = this.#region
+    if (address >= this.#starts[last]! && address + length <= this.#ends[last]!) return true
+    for (let region = 0; region < this.#starts.length; region++) {
+      if (address >= this.#starts[region]! && address + length <= this.#ends[region]!) {
+        this.#region = region
         return true
       }
     }
     return false
   }
+}
+
+/** Reads the 64-bit address of a descriptor; from 2^53 on, where Numbers are not exact and no memory is, infinity. */
+function readAddress(view: DataView, at: number, addresses: Float64Array, index: number): void {
+  const high = view.getUint32(at + 4, true)
+  addresses[index] =
+    high < 0x20_0000 ? high * 0x1_0000_0000 + view.getUint32(at, true) : Number.POSITIVE_INFINITY
 }

@@ -18,7 +18,7 @@ export interface Ring {
   readonly kind: "split" | "packed"
   /** After MALFORMED and BROKEN: which rule. */
   readonly reason: string
-  /** Completed chains that the driver cannot see yet. */
+  /** Entries of the ring that are completed, but that the driver cannot see yet. */
   readonly pending: number
 
   /** Fills `chain` with the next one and moves past it, unless the result is EMPTY or BROKEN. */

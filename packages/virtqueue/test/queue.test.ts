@@ -79,6 +79,28 @@ describe.each(RINGS)("a queue on a $ring ring", ({ packed }) => {
       }
     })
 
+    it("takes indirect tables wherever they lie in a large region", () => {
+      const size = 3 * 2 ** 30
+      const memory = new TestMemory({ regions: [{ guestAddress: 4096, size }], shared: true })
+      const { driver, queue } = setup({ memory })
+      for (const place of [2 ** 30, 2 ** 30 - 16, 2 ** 31 + 3, 4096, size - 32, 2 ** 30 - 32]) {
+        driver.add({ writable: [1], layout: "indirect" })
+        const at = driver.desc + 16 * (8 - driver.freeDescriptors - 1)
+        memory.writeBigUint64(at, BigInt(4096 + place))
+        memory.writeUint32(at + 8, 32)
+        memory.write(4096 + place, new Uint8Array(32))
+        memory.writeBigUint64(4096 + place + 16, BigInt(place))
+        memory.writeUint32(4096 + place + 24, 7)
+        memory.writeUint32(4096 + place, 5000)
+        memory.writeUint32(4096 + place + 8, 2)
+        if (!packed) memory.writeUint32(4096 + place + 12, 1 | (1 << 16))
+        driver.publish()
+        const chain = queue.pop()!
+        expect([...chain.addresses.subarray(0, chain.count)]).toEqual([5000, place])
+        expect([...chain.lengths.subarray(0, chain.count)]).toEqual([2, 7])
+      }
+    })
+
     it("gives chains back in any order", () => {
       const { driver, queue } = setup()
       const [first, second] = [driver.add({ writable: [1, 1] }), driver.add({ writable: [1] })]

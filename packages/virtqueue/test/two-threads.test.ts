@@ -1,11 +1,11 @@
 import { Worker } from "node:worker_threads"
 import type { Chain } from "@virtkit/interface"
-import { SplitRingDriver, TestAllocator, TestMemory } from "@virtkit/testkit"
+import { PackedRingDriver, SplitRingDriver, TestAllocator, TestMemory } from "@virtkit/testkit"
 import { drainQueue } from "@virtkit/virtqueue"
 import { describe, expect, it } from "vitest"
-import { deviceSide } from "./setup.js"
+import { deviceSide, RINGS } from "./setup.js"
 
-/** Chains sent: the ring indexes wrap once. */
+/** Chains sent: the ring indexes wrap once, a packed ring goes through thousands of laps. */
 const CHAINS = 70_000
 const DATA = 0x4000
 const [KICKS, INTERRUPTS] = [0, 1]
@@ -15,18 +15,20 @@ type WaitAsync = (array: Int32Array, index: number, value: number) => { value: P
 const waitAsync = (Atomics as unknown as { waitAsync: WaitAsync }).waitAsync
 
 describe("a driver on another thread", () => {
-  for (const eventIdx of [false, true]) {
-    it(`gets every chain back, and neither side sleeps for ever, EVENT_IDX ${eventIdx}`, async () => {
+  const cases = RINGS.flatMap(({ ring, packed }) =>
+    [false, true].map((eventIdx) => ({ ring, packed, eventIdx })),
+  )
+  it.each(cases)(
+    "gets every chain back, and neither side sleeps for ever, $ring ring, EVENT_IDX $eventIdx",
+    async ({ packed, eventIdx }) => {
       const memory = new TestMemory({ regions: [{ guestAddress: 0, size: 0x10000 }], shared: true })
-      const size = 16
-      const ring = new SplitRingDriver({
-        memory,
-        allocator: new TestAllocator(0x1000, 0x2000),
-        size,
-        eventIdx,
-      })
+      // Chains of two descriptors lie across the end of an odd packed ring.
+      const size = packed ? 15 : 16
+      const options = { memory, allocator: new TestAllocator(0x1000, 0x2000), size, eventIdx }
+      const ring = packed ? new PackedRingDriver(options) : new SplitRingDriver(options)
       const signals = new Int32Array(new SharedArrayBuffer(8))
       const { queue } = deviceSide(ring, memory, {
+        packed,
         eventIdx,
         onInterrupt: () => {
           Atomics.add(signals, INTERRUPTS, 1)
@@ -36,7 +38,18 @@ describe("a driver on another thread", () => {
       queue.enableNotification()
       const { desc, avail, used } = ring
       const { buffer } = memory.regions[0]!
-      const workerData = { buffer, size, desc, avail, used, data: DATA, eventIdx, chains: CHAINS, signals }
+      const workerData = {
+        packed,
+        buffer,
+        size,
+        desc,
+        avail,
+        used,
+        data: DATA,
+        eventIdx,
+        chains: CHAINS,
+        signals,
+      }
       const worker = new Worker(new URL("./driver-thread.mjs", import.meta.url), { workerData })
       worker.unref()
       const done = new Promise<unknown>((resolve, reject) => {
@@ -68,6 +81,6 @@ describe("a driver on another thread", () => {
       expect([queue.broken, queue.inFlight, queue.counters.malformed]).toEqual([false, 0, 0])
       expect(queue.counters.chains).toBe(CHAINS)
       await worker.terminate()
-    })
-  }
+    },
+  )
 })

@@ -1,0 +1,187 @@
+/** What of a ring both sides of the benchmark have to agree on. Everything lies in one buffer, from guest address `base`. */
+export interface RingShape {
+  readonly size: number
+  /** Descriptors of each chain: one readable, the rest writable. */
+  readonly descriptors: number
+  readonly indirect: boolean
+  /** Guest address of the first byte of the buffer. */
+  readonly base: number
+}
+
+/**
+ * A driver that does no more than it must: fills the ring with chains and takes them back. The checking drivers are
+ * those of the testkit.
+ */
+export interface LeanDriver {
+  /** Chains in the ring when it is full. */
+  readonly chains: number
+  /** Makes a full ring of chains available. */
+  fill(): void
+  /** Takes back all; returns how many there were. */
+  reap(): number
+}
+
+/** Offsets into the buffer. Up to 1024 entries: 16 KiB of descriptors, 8 KiB of used ring, 64 KiB of tables. */
+export const DESC = 0x0000
+export const AVAIL = 0x8000
+export const USED = 0xa000
+const TABLES = 0x10000
+const DATA = 0x30000
+export const BYTES = 0x40000
+
+const NEXT = 1
+const WRITE = 2
+const INDIRECT = 4
+const BUFFER_BYTES = 16
+const TABLE_BYTES = 64
+
+export class LeanSplitDriver implements LeanDriver {
+  readonly chains: number
+  readonly #shape: RingShape
+  readonly #desc: DataView
+  readonly #avail: Uint16Array
+  readonly #used: Uint16Array
+  readonly #usedElements: Uint32Array
+  readonly #step: number
+  #availIndex = 0
+  #usedIndex = 0
+
+  constructor(buffer: ArrayBufferLike, shape: RingShape) {
+    const { size, indirect, descriptors } = shape
+    this.#shape = shape
+    this.#step = indirect ? 1 : descriptors
+    this.chains = Math.floor(size / this.#step)
+    this.#desc = new DataView(buffer, DESC, 16 * size)
+    this.#avail = new Uint16Array(buffer, AVAIL, 3 + size)
+    this.#used = new Uint16Array(buffer, USED, 3 + 4 * size)
+    this.#usedElements = new Uint32Array(buffer, USED, 1 + 2 * size)
+    const table = new DataView(buffer, TABLES, BYTES - TABLES)
+    if (indirect) writeTables(table, shape, this.chains, true)
+  }
+
+  fill(): void {
+    const { size, descriptors, indirect, base } = this.#shape
+    for (let chain = 0; chain < this.chains; chain++) {
+      const head = chain * this.#step
+      if (indirect) {
+        writeDescriptor(this.#desc, head, base + TABLES + TABLE_BYTES * chain, 16 * descriptors, INDIRECT, 0)
+      } else {
+        for (let i = 0; i < descriptors; i++) {
+          const flags = (i > 0 ? WRITE : 0) | (i + 1 < descriptors ? NEXT : 0)
+          writeDescriptor(this.#desc, head + i, base + DATA, BUFFER_BYTES, flags, head + i + 1)
+        }
+      }
+      this.#avail[2 + ((this.#availIndex + chain) & (size - 1))] = head
+    }
+    this.#availIndex = (this.#availIndex + this.chains) & 0xffff
+    Atomics.store(this.#avail, 1, this.#availIndex)
+  }
+
+  reap(): number {
+    const { size } = this.#shape
+    const published = Atomics.load(this.#used, 1)
+    let reaped = 0
+    while (this.#usedIndex !== published) {
+      if (this.#usedElements[1 + 2 * (this.#usedIndex & (size - 1))]! < size) reaped++
+      this.#usedIndex = (this.#usedIndex + 1) & 0xffff
+    }
+    Atomics.store(this.#avail, 2 + size, this.#usedIndex)
+    return reaped
+  }
+}
+
+const AVAILABLE = 0x0080
+const OWNER = 0x8080
+
+export class LeanPackedDriver implements LeanDriver {
+  readonly chains: number
+  readonly #shape: RingShape
+  readonly #desc: DataView
+  readonly #words: Uint16Array
+  readonly #event: Int32Array
+  readonly #step: number
+  #slot = 0
+  #owner = AVAILABLE
+  #usedSlot = 0
+  #usedOwner = OWNER
+
+  constructor(buffer: ArrayBufferLike, shape: RingShape) {
+    const { size, indirect, descriptors } = shape
+    this.#shape = shape
+    this.#step = indirect ? 1 : descriptors
+    this.chains = Math.floor(size / this.#step)
+    this.#desc = new DataView(buffer, DESC, 16 * size)
+    this.#words = new Uint16Array(buffer, DESC, 8 * size)
+    this.#event = new Int32Array(buffer, AVAIL, 1)
+    const table = new DataView(buffer, TABLES, BYTES - TABLES)
+    if (indirect) writeTables(table, shape, this.chains, false)
+  }
+
+  fill(): void {
+    const { size, descriptors, indirect, base } = this.#shape
+    const firstSlot = this.#slot
+    const firstOwner = this.#owner
+    for (let chain = 0; chain < this.chains; chain++) {
+      for (let i = 0; i < this.#step; i++) {
+        const flags = indirect ? INDIRECT : (i > 0 ? WRITE : 0) | (i + 1 < descriptors ? NEXT : 0)
+        const address = indirect ? base + TABLES + TABLE_BYTES * chain : base + DATA
+        const length = indirect ? 16 * descriptors : BUFFER_BYTES
+        // The flags of the very first one come last: they publish all.
+        const owner = chain + i === 0 ? this.#owner ^ OWNER : this.#owner
+        writeDescriptor(this.#desc, this.#slot, address, length, chain, flags | owner)
+        this.#slot++
+        if (this.#slot === size) {
+          this.#slot = 0
+          this.#owner ^= OWNER
+        }
+      }
+    }
+    const flags = indirect ? INDIRECT : descriptors > 1 ? NEXT : 0
+    Atomics.store(this.#words, 8 * firstSlot + 7, flags | firstOwner)
+  }
+
+  reap(): number {
+    const { size } = this.#shape
+    let reaped = 0
+    // Driver and device take turns on one thread, where plain loads do; those of a guest's driver cost no more.
+    while ((this.#words[8 * this.#usedSlot + 7]! & OWNER) === this.#usedOwner) {
+      if (this.#words[8 * this.#usedSlot + 6]! < size) reaped++
+      this.#usedSlot += this.#step
+      if (this.#usedSlot >= size) {
+        this.#usedSlot -= size
+        this.#usedOwner ^= OWNER
+      }
+    }
+    const position = this.#usedSlot | (this.#usedOwner === OWNER ? 0x8000 : 0)
+    Atomics.store(this.#event, 0, (2 << 16) | position)
+    return reaped
+  }
+}
+
+/** The last two fields are flags and next in a split ring, id and flags in a packed one. */
+function writeDescriptor(
+  view: DataView,
+  index: number,
+  address: number,
+  length: number,
+  third: number,
+  fourth: number,
+): void {
+  const at = 16 * index
+  view.setUint32(at, address >>> 0, true)
+  view.setUint32(at + 4, Math.floor(address / 0x1_0000_0000), true)
+  view.setUint32(at + 8, length, true)
+  view.setUint32(at + 12, third | (fourth << 16), true)
+}
+
+function writeTables(view: DataView, { descriptors, base }: RingShape, chains: number, split: boolean): void {
+  for (let chain = 0; chain < chains; chain++) {
+    for (let i = 0; i < descriptors; i++) {
+      const flags = i > 0 ? WRITE : 0
+      const index = (TABLE_BYTES / 16) * chain + i
+      const next = i + 1 < descriptors ? NEXT : 0
+      if (split) writeDescriptor(view, index, base + DATA, BUFFER_BYTES, flags | next, i + 1)
+      else writeDescriptor(view, index, base + DATA, BUFFER_BYTES, 0, flags)
+    }
+  }
+}
