@@ -5,6 +5,7 @@ export type VmExit =
   | { readonly reason: "reset" }
   /** `console`: the last lines that the guest wrote, oldest first. */
   | { readonly reason: "panic"; readonly console: readonly string[] }
+  /** `vcpu`: the APIC id of the one that crashed. */
   | { readonly reason: "triple-fault"; readonly vcpu: number; readonly console: readonly string[] }
   | CpuFailure
   /** `kill()`, `close()` or the AbortSignal ended it. */
@@ -15,6 +16,7 @@ export type VmExit =
 /** KVM could not go on with a vCPU. */
 export interface CpuFailure {
   readonly reason: "internal-error" | "fail-entry"
+  /** Its APIC id. */
   readonly vcpu: number
   /** What KVM said, such as "emulation failure". */
   readonly detail: string

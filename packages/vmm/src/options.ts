@@ -66,7 +66,7 @@ export interface VmOptions {
 
 /** A denied access to a model specific register. */
 export interface MsrAccess {
-  /** Index of the vCPU. */
+  /** APIC id of the vCPU. */
   readonly vcpu: number
   readonly msr: number
   /** What is written; undefined: it is a read. */

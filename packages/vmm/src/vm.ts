@@ -356,7 +356,7 @@ export class Vm extends EventEmitter<VmEvents> implements AsyncDisposable {
   /** An access that the filter denies: what the callback says, else #GP. */
   #answerMsr(vcpu: Vcpu, exit: Extract<VcpuExit, { reason: "rdmsr" | "wrmsr" }>): ExitAnswer {
     const value = this.#onDeniedMsr?.({
-      vcpu: this.#machine.vcpus.indexOf(vcpu),
+      vcpu: vcpu.id,
       msr: exit.index,
       value: exit.reason === "wrmsr" ? exit.value : undefined,
     })
