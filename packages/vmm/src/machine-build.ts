@@ -11,7 +11,7 @@ import { Doorbells } from "./doorbells.js"
 import { FirmwareBoot } from "./firmware.js"
 import { Interrupts } from "./interrupts.js"
 import { DELAY_PORTS, IDENTITY_MAP_ADDRESS, TSS_ADDRESS } from "./machine.js"
-import { needsConf1, type VmConfig } from "./options.js"
+import { needsLegacy, type VmConfig } from "./options.js"
 import type { PciRoot, VmDevice } from "./pci-root.js"
 import { describePlatform, Platform } from "./platform.js"
 import { RegisterPages } from "./register-page.js"
@@ -86,7 +86,7 @@ export async function buildMachine(
 
   const kernel = firmware
     ? startFirmware(firmware, memory, vm, config, ports, attached, teardown)
-    : await startKernel(config, memory, cmdline, attached)
+    : await startKernel(config, memory, vm, cmdline, attached)
   const vcpus = createVcpus(kvm, vm, config)
   teardown.add(() => {
     for (const vcpu of vcpus) vcpu.close()
@@ -100,6 +100,7 @@ export async function buildMachine(
 async function startKernel(
   config: VmConfig,
   memory: GuestMemory,
+  vm: KvmVm,
   cmdline: string,
   attached: Attached,
 ): Promise<LoadedKernel> {
@@ -112,7 +113,7 @@ async function startKernel(
     reserved: attached.reserved,
     unpack: config.kernelCache === undefined ? true : { cacheDir: config.kernelCache },
   })
-  writeTables(memory, config, attached, config.pciConf1 ?? needsConf1(kernel.kind, cmdline))
+  finishMachine(memory, vm, config, attached, config.legacy ?? needsLegacy(kernel.kind, cmdline))
   writeResetVector(memory)
   return kernel
 }
@@ -126,7 +127,7 @@ function startFirmware(
   attached: Attached,
   teardown: Teardown,
 ): LoadedKernel {
-  const [rsdp] = writeTables(memory, config, attached, config.pciConf1 ?? true, firmware.acpiArea)
+  const [rsdp] = finishMachine(memory, vm, config, attached, config.legacy ?? true, firmware.acpiArea)
   return firmware.install({
     vm,
     slot: memory.regions.length,
@@ -140,15 +141,20 @@ function startFirmware(
   })
 }
 
-function writeTables(
+/** Adds what depends on who is started, and writes the tables that tell of everything. */
+function finishMachine(
   memory: GuestMemory,
+  vm: KvmVm,
   config: VmConfig,
   attached: Attached,
-  conf1: boolean,
+  legacy: boolean,
   area: typeof ACPI_AREA = ACPI_AREA,
 ): readonly AcpiBlob[] {
   const cpus = apicIds(config.cpus).map((apicId) => ({ apicId }))
-  const { blobs } = buildAcpiTables({ ...describePlatform(cpus), ...attached.describe(conf1) }, area)
+  // A BIOS counts time with it, and uses its second channel, which is behind port 0x61.
+  if (legacy) vm.createPit({ speaker: true })
+  const description = { ...describePlatform(cpus, legacy), ...attached.describe(legacy) }
+  const { blobs } = buildAcpiTables(description, area)
   for (const { address, bytes } of blobs) memory.write(address, bytes)
   return blobs
 }
@@ -165,9 +171,6 @@ function createKvmVm(kvm: Kvm, memory: GuestMemory, teardown: Teardown): KvmVm {
   vm.setTssAddress(TSS_ADDRESS)
   vm.setIdentityMapAddress(IDENTITY_MAP_ADDRESS)
   vm.createIrqchip()
-  // For guests that do without local APICs (pci=noacpi, acpi=off) and for a BIOS, which counts time with it and uses its
-  // second channel, behind port 0x61. Others leave it alone, and then it costs nothing.
-  vm.createPit({ speaker: true })
   memory.regions.forEach(({ guestAddress, size, hostAddress }, slot) => {
     vm.setMemorySlot({ slot, guestAddress, size, hostAddress, owner: memory })
   })

@@ -41,10 +41,11 @@ export interface VmOptions {
   /** Root ports that `plug` can put a device behind while the guest runs: 0 (the default) to 30. Needs PCI. */
   readonly hotPlugSlots?: number
   /**
-   * Whether PCI configuration space is also at ports 0xCF8 to 0xCFF. Default: unless the guest is a Linux kernel that will
-   * find it in memory, by ACPI, and would prefer the ports if they were there, at the cost of an exit for each access.
+   * Whether the machine has what PCs had before ACPI: PCI configuration ports (0xCF8), the 8254 timer, ACPI's fixed hardware.
+   * Default: unless the guest is a Linux kernel that finds everything by ACPI. It would prefer those ports to
+   * configuration space in memory, and pay an exit for each access.
    */
-  readonly pciConf1?: boolean
+  readonly legacy?: boolean
   readonly memoryBacking?: MemoryBacking
   /** Where unpacked kernels are kept between runs; default: nowhere, they are unpacked each time. */
   readonly kernelCache?: string
@@ -89,7 +90,7 @@ export interface VmConfig {
   readonly onDeniedMsr: VmOptions["onDeniedMsr"]
   readonly transport: Transport
   readonly hotPlugSlots: number
-  readonly pciConf1: boolean | undefined
+  readonly legacy: boolean | undefined
   readonly memoryBacking: MemoryBacking
   readonly kernelCache: string | undefined
   readonly kvm: string
@@ -116,7 +117,7 @@ export function checkOptions(options: VmOptions): VmConfig {
     onDeniedMsr: options.onDeniedMsr,
     transport,
     hotPlugSlots: checkHotPlugSlots(options.hotPlugSlots ?? 0, transport),
-    pciConf1: options.pciConf1,
+    legacy: options.legacy,
     memoryBacking: options.memoryBacking ?? "anonymous",
     kernelCache: options.kernelCache,
     kvm: options.kvm ?? "/dev/kvm",
@@ -164,10 +165,10 @@ export function composeCmdline(user: string, consoleArgument: string | undefined
   return words.join(" ")
 }
 
-/** Linux takes configuration space in memory only when the ports are not there; with these words it takes nothing else. */
-const WANTS_CONF1 = /(^|\s)(acpi=(off|ht)|pci=\S*\b(conf1|noacpi|nommconf)\b)/
+/** Words with which Linux does without ACPI, or without configuration space in memory. */
+const WITHOUT_ACPI = /(^|\s)(acpi=(off|ht)|pci=\S*\b(conf1|noacpi|nommconf)\b)/
 
-/** Whether a guest should have configuration mechanism 1 when nobody said: see `VmOptions.pciConf1`. */
-export function needsConf1(kernel: LoadedKernel["kind"], cmdline: string): boolean {
-  return (kernel !== "vmlinux" && kernel !== "bzimage") || WANTS_CONF1.test(cmdline)
+/** Whether a guest needs what PCs had before ACPI: see `VmOptions.legacy`. */
+export function needsLegacy(kernel: LoadedKernel["kind"], cmdline: string): boolean {
+  return (kernel !== "vmlinux" && kernel !== "bzimage") || WITHOUT_ACPI.test(cmdline)
 }

@@ -62,8 +62,16 @@ export class Platform {
   }
 }
 
-/** The same devices as ACPI tells them to the guest. */
-export function describePlatform(cpus: readonly CpuDescription[]): MachineDescription {
+/**
+ * The same devices as ACPI tells them to the guest: hardware-reduced, or, if `legacy`, with the fixed hardware that a guest
+ * needs which routes interrupts as PCs did before ACPI.
+ */
+export function describePlatform(cpus: readonly CpuDescription[], legacy: boolean): MachineDescription {
+  const fixedHardware = {
+    eventPort: ACPI_PM_PORT + ACPI_PM_REGISTERS.pm1Event,
+    controlPort: ACPI_PM_PORT + ACPI_PM_REGISTERS.pm1Control,
+    gsi: SCI_GSI,
+  }
   return {
     cpus,
     powerManagement: {
@@ -71,11 +79,7 @@ export function describePlatform(cpus: readonly CpuDescription[]): MachineDescri
       sleepStatusPort: ACPI_PM_PORT + ACPI_PM_REGISTERS.sleepStatus,
       reset: { port: ACPI_PM_PORT + ACPI_PM_REGISTERS.reset, value: ACPI_RESET_VALUE },
       s5SleepType: ACPI_S5_SLEEP_TYPE,
-      fixedHardware: {
-        eventPort: ACPI_PM_PORT + ACPI_PM_REGISTERS.pm1Event,
-        controlPort: ACPI_PM_PORT + ACPI_PM_REGISTERS.pm1Control,
-        gsi: SCI_GSI,
-      },
+      ...(legacy ? { fixedHardware } : {}),
       powerButton: { statusPort: ACPI_PM_PORT + ACPI_PM_REGISTERS.eventStatus, gsi: ACPI_GSI },
     },
     serialPorts: [{ port: SERIAL_PORT, gsi: SERIAL_GSI }],

@@ -3,7 +3,7 @@ import { PassThrough } from "node:stream"
 import { ConfigError, type VirtioDevice } from "@virtkit/interface"
 import { describe, expect, it } from "vitest"
 import { closeDevices, settleDevices } from "../src/devices.js"
-import { checkOptions, composeCmdline, needsConf1 } from "../src/options.js"
+import { checkOptions, composeCmdline, needsLegacy } from "../src/options.js"
 import { tapOutput } from "../src/tap.js"
 import { Teardown } from "../src/teardown.js"
 
@@ -41,17 +41,17 @@ describe("options", () => {
     expect(() => check(options)).toThrow(message)
   })
 
-  it("let a guest have configuration ports that would not find its devices otherwise, and nobody else", () => {
+  it("let a guest have what PCs had before ACPI if it would not find its devices otherwise, and nobody else", () => {
     for (const words of ["", "quiet pci=nomsi", "pcie=conf1", "mypci=conf1"]) {
-      expect([words, needsConf1("bzimage", words), needsConf1("vmlinux", words)]).toEqual([
+      expect([words, needsLegacy("bzimage", words), needsLegacy("vmlinux", words)]).toEqual([
         words,
         false,
         false,
       ])
-      expect([needsConf1("pvh", words), needsConf1("raw", words)]).toEqual([true, true])
+      expect([needsLegacy("pvh", words), needsLegacy("raw", words)]).toEqual([true, true])
     }
     for (const words of ["acpi=off", "pci=conf1", "quiet pci=nomsi,noacpi", "pci=nommconf quiet"]) {
-      expect([words, needsConf1("vmlinux", words)]).toEqual([words, true])
+      expect([words, needsLegacy("vmlinux", words)]).toEqual([words, true])
     }
   })
 
