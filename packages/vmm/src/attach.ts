@@ -7,6 +7,7 @@ import { PCI_HOT_PLUG_EVENT } from "./machine.js"
 import type { VmConfig } from "./options.js"
 import { isVirtio, PciRoot, type VmDevice } from "./pci-root.js"
 import type { Platform } from "./platform.js"
+import { modelCpuid } from "./vcpu-setup.js"
 import { VirtioBus, type VirtioBusOptions } from "./virtio-bus.js"
 
 /** A virtio transport of either kind, as statistics see it. */
@@ -34,7 +35,7 @@ export function attachToPci(
   const pci = new PciRoot({
     ...shared,
     hotPlugSlots: config.hotPlugSlots,
-    physicalBits: physicalAddressBits(kvm.supportedCpuid()),
+    physicalBits: physicalAddressBits(modelCpuid(kvm, config.cpu)),
     raiseHotPlug: () => platform.power.raiseEvent(PCI_HOT_PLUG_EVENT),
   })
   for (const device of devices) pci.attach(device)

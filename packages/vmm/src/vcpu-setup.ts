@@ -1,6 +1,6 @@
 import type { CpuSetup } from "@virtkit/boot"
 import { ConfigError } from "@virtkit/interface"
-import type { Kvm, Vm as KvmVm, Msr, Vcpu } from "@virtkit/kvm"
+import type { CpuidEntry, Kvm, Vm as KvmVm, Msr, Vcpu } from "@virtkit/kvm"
 import { applyModel } from "./cpu-apply.js"
 import { apicIds } from "./cpu-topology.js"
 import { vcpuCpuid } from "./cpuid.js"
@@ -28,8 +28,7 @@ export function createVcpus(kvm: Kvm, vm: KvmVm, config: VmConfig): Vcpu[] {
   if (topology.count > most)
     throw new ConfigError(`cpus: ${topology.count} are more than this KVM can have, ${most}`)
   filterMsrs(vm, config)
-  const supported = kvm.supportedCpuid()
-  const shown = model === undefined ? supported : applyModel(supported, model)
+  const shown = modelCpuid(kvm, model)
   const tscDeadline = kvm.checkExtension("KVM_CAP_TSC_DEADLINE_TIMER") > 0
   return apicIds(topology).map((apicId) => {
     const vcpu = vm.createVcpu(apicId)
@@ -41,6 +40,12 @@ export function createVcpus(kvm: Kvm, vm: KvmVm, config: VmConfig): Vcpu[] {
     vcpu.setLapic(wiredLapic(vcpu.getLapic()))
     return vcpu
   })
+}
+
+/** What the model shows on this host, or what KVM supports; of no vCPU yet. */
+export function modelCpuid(kvm: Kvm, model: VmConfig["cpu"]): CpuidEntry[] {
+  const supported = kvm.supportedCpuid()
+  return model === undefined ? supported : applyModel(supported, model)
 }
 
 function setModelMsrs(vcpu: Vcpu, model: string, msrs: readonly Msr[]): void {
