@@ -1,8 +1,9 @@
 import type { GuestMemory } from "@virtkit/interface"
 import { TestAllocator } from "./allocator.js"
-import type { ChainRequest, DriverChain } from "./ring-driver.js"
+import { PackedRingDriver, type PackedRingOptions } from "./packed-ring.js"
+import type { ChainRequest, DriverChain, RingDriver } from "./ring-driver.js"
 import { FEATURE, STATUS } from "./spec.js"
-import { SplitRingDriver } from "./split-ring.js"
+import { SplitRingDriver, type SplitRingOptions } from "./split-ring.js"
 import type { RingAddresses, StartOptions, TransportDriver } from "./transport-driver.js"
 import { until } from "./wait.js"
 
@@ -16,8 +17,10 @@ export interface VirtioDriverOptions {
 export abstract class VirtioDriver implements TransportDriver {
   readonly memory: GuestMemory
   readonly allocator: TestAllocator
-  /** By queue index, after {@link start}. */
+  /** By queue index, after {@link start}: split rings. */
   readonly rings: SplitRingDriver[] = []
+  /** By queue index, after {@link start}, if VIRTIO_F_RING_PACKED was negotiated. */
+  readonly packedRings: PackedRingDriver[] = []
   /** Features that both sides accepted, after {@link negotiate}. */
   features = 0n
 
@@ -54,6 +57,7 @@ export abstract class VirtioDriver implements TransportDriver {
     await this.writeStatus(0)
     if (this.status !== 0) throw new Error(`status is ${this.status} after a reset`)
     this.rings.length = 0
+    this.packedRings.length = 0
   }
 
   /** 3.1.1 steps 1 to 3. */
@@ -86,17 +90,37 @@ export abstract class VirtioDriver implements TransportDriver {
     return (this.status & STATUS.FEATURES_OK) !== 0
   }
 
-  /** Makes a ring, tells the device where it is and enables it. */
+  /** Makes a split ring, tells the device where it is and enables it. */
   setupQueue(index: number, size: number): SplitRingDriver {
-    const ring = new SplitRingDriver({
+    const ring = new SplitRingDriver(this.#ringOptions(size))
+    this.rings[index] = ring
+    this.writeQueue(index, size, ring)
+    return ring
+  }
+
+  /** The same with a packed ring. */
+  setupPackedQueue(index: number, size: number): PackedRingDriver {
+    const ring = new PackedRingDriver(this.#ringOptions(size))
+    this.packedRings[index] = ring
+    this.writeQueue(index, size, ring)
+    return ring
+  }
+
+  /** The ring of a queue that was set up, of whichever kind. */
+  ring(index: number): RingDriver {
+    const ring = this.packedRings[index] ?? this.rings[index]
+    if (ring === undefined) throw new Error(`queue ${index} is not set up`)
+    return ring
+  }
+
+  #ringOptions(size: number): SplitRingOptions & PackedRingOptions {
+    return {
       memory: this.memory,
       allocator: this.allocator,
       size,
       eventIdx: (this.features & FEATURE.RING_EVENT_IDX) !== 0n,
-    })
-    this.rings[index] = ring
-    this.writeQueue(index, size, ring)
-    return ring
+      inOrder: (this.features & FEATURE.IN_ORDER) !== 0n,
+    }
   }
 
   /** 2.6.1: the ring is the driver's own again when this settles. */
@@ -105,6 +129,7 @@ export abstract class VirtioDriver implements TransportDriver {
     await until(() => !this.queueResetting(index), `the reset of queue ${index}`)
     if (this.queueReady(index)) throw new Error(`queue ${index} is enabled after its reset`)
     delete this.rings[index]
+    delete this.packedRings[index]
   }
 
   /** The whole of 3.1.1: reset, negotiation, queues, DRIVER_OK. Throws when the device refuses a step. */
@@ -114,7 +139,9 @@ export abstract class VirtioDriver implements TransportDriver {
     for (let index = 0; index < (options.queues ?? Number.POSITIVE_INFINITY); index++) {
       const max = this.queueSizeMax(index)
       if (max === 0) break
-      this.setupQueue(index, Math.min(options.queueSize ?? 16, max))
+      const size = Math.min(options.queueSize ?? 16, max)
+      if ((this.features & FEATURE.RING_PACKED) !== 0n) this.setupPackedQueue(index, size)
+      else this.setupQueue(index, size)
     }
     this.addStatus(STATUS.DRIVER_OK)
     if (this.status & STATUS.DEVICE_NEEDS_RESET) throw new Error("the device needs a reset")
@@ -122,15 +149,12 @@ export abstract class VirtioDriver implements TransportDriver {
 
   /** Publishes what was added to the ring and notifies the device if it wants to know. */
   kick(index: number): void {
-    const ring = this.rings[index]
-    if (ring === undefined) throw new Error(`queue ${index} is not set up`)
-    if (ring.publish()) this.notify(index)
+    if (this.ring(index).publish()) this.notify(index)
   }
 
   /** Adds one chain, kicks and waits until the device gave it back. */
   async request(index: number, request: ChainRequest): Promise<DriverChain> {
-    const ring = this.rings[index]
-    if (ring === undefined) throw new Error(`queue ${index} is not set up`)
+    const ring = this.ring(index)
     const chain = ring.add(request)
     this.kick(index)
     await until(() => {

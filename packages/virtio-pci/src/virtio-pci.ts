@@ -12,6 +12,8 @@ import {
 } from "@virtkit/interface"
 import {
   MAX_CONFIG_BYTES,
+  type RingOffers,
+  ringOffers,
   TransportCore,
   type TransportEvents,
   VIRTIO_F_NOTIFICATION_DATA,
@@ -24,7 +26,7 @@ import { NotifyStructure } from "./notify.js"
 import { PciRegisters } from "./registers.js"
 import { parseState, type VirtioPciState } from "./state.js"
 
-export interface VirtioPciOptions {
+export interface VirtioPciOptions extends RingOffers {
   readonly device: VirtioDevice
   /** The device broke its contract (it threw, or its reset rejected): a bug of the host. Must not throw. */
   readonly onError?: (error: Error) => void
@@ -167,7 +169,7 @@ export class VirtioPci implements PciFunction {
       get memory() {
         return memory()
       },
-      features: VIRTIO_F_NOTIFICATION_DATA,
+      features: VIRTIO_F_NOTIFICATION_DATA | ringOffers(options),
       events: this.#events(),
       onError: options.onError,
       onNeedsReset: options.onNeedsReset,

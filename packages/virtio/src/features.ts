@@ -1,5 +1,10 @@
 import { ConfigError, type VirtioDevice } from "@virtkit/interface"
-import { VIRTIO_F_RING_EVENT_IDX, VIRTIO_F_RING_INDIRECT_DESC } from "@virtkit/virtqueue"
+import {
+  VIRTIO_F_IN_ORDER,
+  VIRTIO_F_RING_EVENT_IDX,
+  VIRTIO_F_RING_INDIRECT_DESC,
+  VIRTIO_F_RING_PACKED,
+} from "@virtkit/virtqueue"
 import { VIRTIO_F_RING_RESET, VIRTIO_F_VERSION_1 } from "./constants.js"
 
 /** Feature words of 32 bits that there are. */
@@ -14,12 +19,26 @@ const COMMON = VIRTIO_F_VERSION_1 | VIRTIO_F_RING_INDIRECT_DESC | VIRTIO_F_RING_
  */
 const NOT_THE_DEVICES: readonly (readonly [name: string, bit: bigint])[] = [
   ["VIRTIO_F_RING_PACKED", 34n],
+  ["VIRTIO_F_IN_ORDER", 35n],
   ["VIRTIO_F_SR_IOV", 37n],
   ["VIRTIO_F_NOTIFICATION_DATA", 38n],
   ["VIRTIO_F_NOTIF_CONFIG_DATA", 39n],
   ["VIRTIO_F_RING_RESET", 40n],
   ["VIRTIO_F_ADMIN_VQ", 41n],
 ]
+
+/** What a transport offers for the rings of any device. Drivers that accept neither get split rings in any order. */
+export interface RingOffers {
+  /** VIRTIO_F_RING_PACKED. Default false, as in QEMU: drivers take it when it is offered. */
+  readonly packed?: boolean
+  /** VIRTIO_F_IN_ORDER. Default false: a request that takes long holds up those behind it. */
+  readonly inOrder?: boolean
+}
+
+/** Those offers as feature bits. */
+export function ringOffers({ packed = false, inOrder = false }: RingOffers): bigint {
+  return (packed ? VIRTIO_F_RING_PACKED : 0n) | (inOrder ? VIRTIO_F_IN_ORDER : 0n)
+}
 
 /** Feature negotiation (virtio 1.3, section 2.2): what is offered, and what the driver wrote so far. */
 export class FeatureNegotiation {

@@ -13,6 +13,7 @@ export {
   VIRTIO_INTERRUPT_QUEUE,
   VIRTIO_MMIO_BYTES,
 } from "./constants.js"
+export { type RingOffers, ringOffers } from "./features.js"
 export { VirtioMmio, type VirtioMmioOptions, type VirtioMmioState } from "./mmio.js"
 export { QueueConfig, type RingPart } from "./queue-config.js"
 export { RegisterFile } from "./registers.js"

@@ -12,11 +12,12 @@ import {
 } from "@virtkit/interface"
 import type { DeviceQueue } from "@virtkit/virtqueue"
 import * as reg from "./constants.js"
+import { type RingOffers, ringOffers } from "./features.js"
 import { RegisterFile } from "./registers.js"
 import { isUint32, type TransportState } from "./state.js"
 import { TransportCore, type TransportEvents } from "./transport-core.js"
 
-export interface VirtioMmioOptions {
+export interface VirtioMmioOptions extends RingOffers {
   readonly device: VirtioDevice
   readonly memory: GuestMemory
   /** Raised for used buffers and configuration changes; edge-triggered. */
@@ -69,6 +70,7 @@ export class VirtioMmio implements AcceleratedBusDevice, Stateful {
     this.#core = new TransportCore({
       device,
       memory: options.memory,
+      features: ringOffers(options),
       events: this.#events(),
       onError: options.onError,
       onNeedsReset: options.onNeedsReset,

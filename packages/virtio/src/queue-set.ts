@@ -1,11 +1,5 @@
 import { ConfigError, type GuestMemory, RestoreError, type VirtioDevice } from "@virtkit/interface"
-import {
-  createQueue,
-  type DeviceQueue,
-  isQueueSize,
-  VIRTIO_F_RING_EVENT_IDX,
-  VIRTIO_F_RING_INDIRECT_DESC,
-} from "@virtkit/virtqueue"
+import { createQueue, type DeviceQueue, isQueueSize, ringFeatures } from "@virtkit/virtqueue"
 import { QueueConfig } from "./queue-config.js"
 import type { QueueConfigState } from "./state.js"
 
@@ -105,8 +99,7 @@ export class QueueSet {
       avail: config.address("avail"),
       used: config.address("used"),
       memory: this.#memory(),
-      eventIdx: (features & VIRTIO_F_RING_EVENT_IDX) !== 0n,
-      indirect: (features & VIRTIO_F_RING_INDIRECT_DESC) !== 0n,
+      ...ringFeatures(features),
       onInterrupt: () => this.#events.queueInterrupt(index),
       onBroken: (reason) => this.#events.queueBroken(`queue ${index}: ${reason}`),
     })

@@ -1,0 +1,64 @@
+import { EchoDevice, FakeInterrupt, FEATURE, MmioDriver, STATUS, TestMemory } from "@virtkit/testkit"
+import { VirtioMmio } from "@virtkit/virtio"
+import { describe, expect, it } from "vitest"
+
+const RINGS = FEATURE.RING_PACKED | FEATURE.IN_ORDER
+const ALL = ~FEATURE.RING_RESET
+const CASES = [false, true].flatMap((packed) => [false, true].map((inOrder) => ({ packed, inOrder })))
+
+describe.each(CASES)("rings that a transport offers, packed $packed, in order $inOrder", (offers) => {
+  const setup = (memory = new TestMemory()) => {
+    const device = new EchoDevice()
+    const transport = new VirtioMmio({ device, memory, interrupt: new FakeInterrupt(), ...offers })
+    return { device, transport, driver: new MmioDriver({ device: transport, memory }), memory }
+  }
+
+  it("are those of the options, and a driver may use them or not", async () => {
+    const { driver } = setup()
+    await driver.begin()
+    const wanted = (offers.packed ? FEATURE.RING_PACKED : 0n) | (offers.inOrder ? FEATURE.IN_ORDER : 0n)
+    expect(driver.offeredFeatures() & RINGS).toBe(wanted)
+    for (const features of [ALL, ALL & ~FEATURE.IN_ORDER, ALL & ~FEATURE.RING_PACKED, ALL & ~RINGS]) {
+      await driver.start({ features, queueSize: 8 })
+      const packed = offers.packed && (features & FEATURE.RING_PACKED) !== 0n
+      expect([driver.packedRings.length, driver.rings.length]).toEqual(packed ? [2, 0] : [0, 2])
+      for (let round = 0; round < 20; round++) {
+        for (const layout of ["direct", "indirect", "mixed"] as const) {
+          const readable = [Uint8Array.of(round, 2), Uint8Array.of(3)]
+          const chain = await driver.request(0, { readable, writable: [2, 3], layout })
+          expect([chain.written, ...chain.data!.subarray(0, 3)]).toEqual([3, round, 2, 3])
+        }
+      }
+    }
+  })
+
+  it("go on from a saved state", async () => {
+    const { driver, transport, memory } = setup()
+    await driver.start({ features: ALL, queueSize: 4 })
+    for (let i = 0; i < 7; i++) await driver.request(0, { readable: [Uint8Array.of(i)], writable: [1] })
+    const state = structuredClone(transport.state())
+    const second = setup(memory)
+    second.transport.restore(state)
+    const ring = driver.ring(0)
+    const chain = ring.add({ readable: [Uint8Array.of(99)], writable: [1] })
+    ring.publish()
+    second.driver.notify(0)
+    expect(ring.reap()).toEqual([chain])
+    expect(chain.data![0]).toBe(99)
+  })
+
+  it("bad-input #30: a broken ring of either kind needs a reset, after which all is well", async () => {
+    const { driver } = setup()
+    await driver.start({ features: ALL, queueSize: 4 })
+    if (offers.packed) {
+      driver.packedRings[0]!.offer(new Array(4).fill({ address: 0, length: 1, flags: 1 }))
+      driver.packedRings[0]!.publish()
+    } else {
+      driver.rings[0]!.setAvailIndex(100)
+    }
+    driver.notify(0)
+    expect(driver.status & STATUS.DEVICE_NEEDS_RESET).toBe(STATUS.DEVICE_NEEDS_RESET)
+    await driver.start({ features: ALL, queueSize: 4 })
+    expect((await driver.request(0, { readable: [Uint8Array.of(1)], writable: [1] })).written).toBe(1)
+  })
+})
