@@ -114,7 +114,7 @@ export class PciHotPlug implements BusDevice, Stateful {
 
   #bit(slot: number): number {
     if (this.#options.ports[slot] === undefined) throw new ConfigError(`there is no PCI slot ${slot}`)
-    return (1 << slot) >>> 0
+    return 1 << slot
   }
 
   #isSlots(bits: unknown): bits is number {

@@ -197,6 +197,18 @@ describe("assignResources", () => {
     }
   })
 
+  it("leaves out address 0, which says that a BAR has none", () => {
+    const windows = { ...WINDOWS, io: { address: 0, size: 0x100 } }
+    const { bus, driver, host } = machine({}, { windows })
+    const ports = bar(0, "io", 16)
+    bus.add(new TestFunction("one", { bars: [ports] }))
+    const at = { bus: 0, device: 1 }
+    void driver.command(at, IO)
+    expect(host.mappings.some(({ device }) => device === ports.registers)).toBe(false)
+    bus.assignResources()
+    expect(driver.barAddress(at, 0)).toBe(16)
+  })
+
   it("says which window is too small for what", () => {
     const windows = { ...WINDOWS, memory32: { address: 0xd000_0000, size: 0x1000 } }
     const { bus } = machine({}, { windows })

@@ -85,6 +85,8 @@ describe("configuration space", () => {
       { bus: 0, device: 2 },
       { bus: 1, device: 0 },
     ].map((at) => {
+      const link = driver.readConfig(at, driver.capability(at, PCI_CAPABILITY.EXPRESS) + 0x0c, 4) & 0xff_ffff
+      expect(link).toBe(at.bus === 0 && at.device === 1 ? 0 : 0x11)
       const flags = driver.readConfig(
         at,
         driver.capability(at, PCI_CAPABILITY.EXPRESS) + PCI_EXPRESS.FLAGS,
@@ -119,7 +121,7 @@ describe("configuration space", () => {
   it("bad-input #5: odd widths and straddling accesses of configuration space", () => {
     for (const pages of [true, false]) {
       const { bus, driver } = machine({ pages })
-      bus.add(new TestFunction("one"))
+      bus.add(new TestFunction("one", { bars: [bar(0, "memory32", 0x1000)] }))
       const at = driver.find(VENDOR, 0x5678)
       void driver.writeConfig(at, PCI.INTERRUPT_LINE, 1, 0xa5)
       // Reads give the bytes, whatever their place; zeros follow the last register.
@@ -132,6 +134,8 @@ describe("configuration space", () => {
       void driver.writeConfig(at, PCI.COMMAND - 1, 2, 0xffff)
       expect(driver.readConfig(at, PCI.INTERRUPT_LINE, 1)).toBe(0xa5)
       expect(driver.readConfig(at, PCI.COMMAND, 2)).toBe(0)
+      void driver.writeConfig(at, PCI.BAR0 + 3, 2, 0xffff)
+      expect(driver.readConfig(at, PCI.BAR0, 4)).toBe(0)
       // One byte of the command register changes that byte.
       void driver.writeConfig(at, PCI.COMMAND + 1, 1, 0xff)
       expect(driver.readConfig(at, PCI.COMMAND, 2)).toBe(0x0500)
@@ -180,6 +184,35 @@ describe("a function's own capability", () => {
     expect(log).toEqual(["2@2: 8 0 15 18 0 0", "2@0: 8 0 15 18 16 0"])
     expect(driver.readConfig(at, start + 4, 4)).toBe(0x0010_120f)
     expect(driver.readConfig(at, start, 2)).toBe(PCI_CAPABILITY.VENDOR)
+  })
+
+  it("shows what it makes of a write once its promise has settled", async () => {
+    const { bus, driver } = machine()
+    const body = Uint8Array.of(4, 0)
+    const written = async () => {
+      await Promise.resolve()
+      body[1] = 0x99
+    }
+    bus.add(new TestFunction("one", { capabilities: [{ id: 9, body, written }] }))
+    const at = driver.find(VENDOR, 0x5678)
+    const start = driver.capability(at, 9)
+    await driver.writeConfig(at, start + 2, 2, 0xffff)
+    expect(driver.readConfig(at, start + 2, 2)).toBe(0x9904)
+  })
+
+  it("is read without exits again when live reads end, wherever it was placed meanwhile", () => {
+    const { bus, driver, host } = machine()
+    const fn = new TestFunction("one")
+    bus.addRootPort({ device: 2 }).plug(fn)
+    fn.slot.setLiveReads(true)
+    void driver.writeConfig({ bus: 0, device: 2 }, PCI.PRIMARY_BUS, 4, 0x0404_00)
+    const at = { bus: 4, device: 0 }
+    host.exits = 0
+    expect(driver.exists(at)).toBe(true)
+    expect(host.exits).toBe(1)
+    fn.slot.setLiveReads(false)
+    expect(driver.exists(at)).toBe(true)
+    expect(host.exits).toBe(1)
   })
 
   it("is asked before a read while reads are live, and by the ports always", () => {

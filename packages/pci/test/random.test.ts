@@ -202,7 +202,7 @@ it("bad-input #35 and #5: random accesses of configuration space, BARs and MSI-X
       for (const msi of pc.host.openMsis) msi.close()
       expect(() => pc.functions[0]!.slot.msix(0)?.signal()).not.toThrow()
     }),
-    { numRuns: 300, seed: 20_240_229 },
+    { numRuns: 150, seed: 20_240_229 },
   )
 })
 

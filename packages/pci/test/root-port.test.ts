@@ -116,6 +116,7 @@ describe("root ports", () => {
     void pc.driver.command(PORT, 0, PCI_COMMAND.BUS_MASTER)
     fn.slot.msix(0)?.signal()
     expect([fn.slot.busMaster, pc.host.msis[0]?.count]).toEqual([false, 1])
+    void pc.driver.command(PORT, 0, PCI_COMMAND.MEMORY)
     expect(fn.log).toEqual(["commandChanged busMaster=false"])
   })
 
@@ -127,11 +128,54 @@ describe("root ports", () => {
     expect(stopped).toBeInstanceOf(Promise)
     void driver.writeConfig(PORT, PCI.BRIDGE_CONTROL, 2, 0x43)
     await stopped
+    void driver.writeConfig(PORT, PCI.BRIDGE_CONTROL, 2, 0x41)
     void driver.writeConfig(PORT, PCI.BRIDGE_CONTROL, 2, 0)
     expect(fn.log).toEqual(["attach", "reset"])
     expect(driver.readConfig({ bus: 1, device: 0 }, PCI.COMMAND, 2)).toBe(0)
     await driver.writeConfig(PORT, PCI.BRIDGE_CONTROL, 2, 0x40)
     expect(fn.log).toEqual(["attach", "reset", "reset"])
+  })
+
+  it("do not reset a second time what is being reset", async () => {
+    const { driver, bus, fn } = withPort()
+    bus.assignResources()
+    const at = { bus: 1, device: 0 }
+    let finish = () => {}
+    fn.resetting = new Promise((resolve) => {
+      finish = resolve
+    })
+    const control = driver.capability(at, PCI_CAPABILITY.EXPRESS) + PCI_EXPRESS.DEVICE_CONTROL
+    const first = driver.writeConfig(at, control, 2, PCI_EXPRESS.DEVICE_CONTROL_FLR)
+    const second = driver.writeConfig(PORT, PCI.BRIDGE_CONTROL, 2, 0x40)
+    expect(second).toBeInstanceOf(Promise)
+    finish()
+    await Promise.all([first, second])
+    expect(fn.log).toEqual(["attach", "reset"])
+  })
+
+  it("what leaves by one write makes room for all who wait, whatever their order", () => {
+    const pc = machine()
+    const [waiting, behind] = [bar(0, "memory32", 0x1000), bar(0, "memory32", 0x1000)]
+    pc.bus.add(new TestFunction("waiting", { bars: [waiting] }), { device: 1 })
+    pc.bus.addRootPort({ device: 2 }).plug(new TestFunction("behind", { bars: [behind] }))
+    pc.bus.assignResources()
+    const at = { bus: 0, device: 1 }
+    const address = pc.driver.barAddress({ bus: 1, device: 0 }, 0)
+    pc.driver.setBar(at, pc.driver.bars(at)[0]!, address)
+    const holder = () => pc.host.mappings.find((mapping) => mapping.address === address)?.device
+    expect(holder()).toBe(behind.registers)
+    void pc.driver.command(PORT, 0, PCI_COMMAND.MEMORY)
+    expect(holder()).toBe(waiting.registers)
+  })
+
+  it("a BAR that reaches out of their window is not forwarded in part", () => {
+    const target = bar(0, "memory32", 0x20_0000)
+    const pc = withPort([target])
+    pc.bus.assignResources()
+    expect(where(pc)[0]).toBeDefined()
+    const limit = pc.driver.readConfig(PORT, PCI.MEMORY_LIMIT, 2)
+    void pc.driver.writeConfig(PORT, PCI.MEMORY_LIMIT, 2, limit - 0x10)
+    expect(where(pc)[0]).toBeUndefined()
   })
 
   it("refuse a second function, and more ports than buses", () => {

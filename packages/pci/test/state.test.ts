@@ -86,7 +86,7 @@ describe("state", () => {
       { ...good, kind: "mmio" },
       { ...good, configAddress: "0" },
       { ...good, hostBridge: undefined },
-      { ...good, hostBridge: { config: new Uint8Array(255) } },
+      { ...good, hostBridge: { config: good.hostBridge.config.slice(0, 255) } },
       { ...good, functions: [] },
       { ...good, functions: [fn, fn] },
       { ...good, functions: { length: 1 } },
@@ -94,7 +94,7 @@ describe("state", () => {
       { ...good, rootPorts: [] },
       withFunction({ device: 2 }),
       withFunction({ config: [...fn!.config] }),
-      withFunction({ config: new Uint8Array(2 ** 20) }),
+      withFunction({ config: Uint8Array.of(...fn!.config, 0) }),
       withFunction({ config: otherIds }),
       withFunction({ config: otherBar }),
       withFunction({ intx: 1 }),
@@ -116,6 +116,15 @@ describe("state", () => {
     expect(pc.host.msis).toEqual([])
     expect([pc.one.log, pc.two.log]).toEqual([["attach"], ["attach"]])
     pc.bus.restore(good)
+  })
+
+  it("errors in the status register come back, and go when the guest writes 1", () => {
+    const state = structuredClone(inUse().bus.state())
+    state.functions[0]!.config[PCI.STATUS + 1] = 0xf9
+    const pc = twoFunctions()
+    pc.bus.restore(state)
+    void pc.driver.writeConfig(ROOT, PCI.STATUS, 2, 0x8110)
+    expect(pc.driver.readConfig(ROOT, PCI.STATUS, 2)).toBe(0x7810)
   })
 
   it("a state with a function behind an empty port is refused", () => {
