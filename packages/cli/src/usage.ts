@@ -22,7 +22,7 @@ Exit status of run: 0 the guest powered off or rebooted, 1 it crashed, 2 wrong u
 
 export const runUsage = `virtkit run: boot a kernel in a virtual machine
 
-  --kernel FILE         bzImage, ELF vmlinux or PVH image (required)
+  --kernel FILE         bzImage, ELF vmlinux or PVH image; or firmware, such as SeaBIOS or U-Boot (required)
   --initrd FILE         initial RAM disk
   --cmdline STRING      appended to the kernel command line
   --memory SIZE         RAM, such as 512M or 2G (default 512M)

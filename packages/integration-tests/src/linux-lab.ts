@@ -85,12 +85,16 @@ export class LinuxLab implements AsyncDisposable {
 
   /** Runs a guest that executes `script`, by `virtkit run` on the lab's /dev/kvm. */
   async run(script: string, options: GuestRunOptions = {}): Promise<GuestRun> {
-    const { args = [], cmdline = "quiet" } = options
+    const { args = [], cmdline = "quiet", talk } = options
+    const words = [`--initrd=${IN_LAB.initrd}`, `--cmdline=${cmdline} script=${script}`]
+    return this.boot(IN_LAB.kernel, [...words, ...args], talk)
+  }
+
+  /** Runs a guest of any kernel, by `virtkit run` on the lab's /dev/kvm; `talk` as in `run`. */
+  async boot(kernel: string, args: readonly string[], talk?: GuestRunOptions["talk"]): Promise<GuestRun> {
     // A guard against a guest that hangs, not a statement about time: the last of two counts.
     const command = ["node", IN_LAB.virtkit, "run", "--accel=kvm", "--timeout=90"]
-    const image = [`--kernel=${IN_LAB.kernel}`, `--initrd=${IN_LAB.initrd}`]
-    const words = `--cmdline=${cmdline} script=${script}`
-    return this.converse([...command, ...image, words, ...args], options.talk)
+    return this.converse([...command, `--kernel=${kernel}`, ...args], talk)
   }
 
   /** Runs one of this package's programs. Its output is JSON. */
