@@ -27,4 +27,5 @@ export {
   PvPanic,
   type PvPanicOptions,
 } from "./pvpanic.js"
+export { ResetControl, type ResetControlOptions } from "./reset-control.js"
 export { Serial16550, type SerialCounters, type SerialOptions } from "./serial.js"

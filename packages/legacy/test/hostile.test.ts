@@ -8,6 +8,7 @@ import {
   FwCfg,
   I8042,
   PvPanic,
+  ResetControl,
   Serial16550,
 } from "@virtkit/legacy"
 import { TestMemory } from "@virtkit/testkit"
@@ -17,12 +18,14 @@ import { describe, expect, it } from "vitest"
 const interrupt = { signal: () => {} }
 const ignore = () => {}
 const memory = new TestMemory({ regions: [{ guestAddress: 0, size: 4096 }] })
+const shared: BusDevice = { name: "shared", read: () => 0, write: ignore }
 const files = { a: Uint8Array.of(1, 2, 3) }
 
 const devices: Record<
   string,
   { ports: number; make: () => BusDevice & Partial<Stateful & { close(): void }> }
 > = {
+  ResetControl: { ports: 8, make: () => new ResetControl({ onReset: ignore, shared }) },
   Serial16550: { ports: 8, make: () => new Serial16550({ interrupt, outputBuffer: 16 }) },
   I8042: { ports: 5, make: () => new I8042({ onReset: ignore, interrupt }) },
   CmosRtc: { ports: 2, make: () => new CmosRtc({ interrupt }) },
