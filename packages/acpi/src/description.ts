@@ -94,7 +94,8 @@ export interface PciHostDescription {
   /** Where BARs may lie. */
   readonly windows: {
     readonly io?: PciAddressRange
-    readonly memory32?: PciAddressRange
+    /** Several where something else lies between them, such as ECAM. */
+    readonly memory32?: PciAddressRange | readonly PciAddressRange[]
     readonly memory64?: PciAddressRange
   }
   /** Whether configuration space can be reached through ports 0xcf8 to 0xcff too. */

@@ -64,7 +64,9 @@ function bridgeResources({ ecam, windows, conf1 }: PciHostDescription): aml.Aml[
   const resources = [aml.wordSpace({ type: "bus", min: 0, max: ecam.buses - 1 })]
   if (conf1) resources.push(aml.io(0xcf8, 8))
   if (io) resources.push(aml.wordSpace({ type: "io", ...bounds(io) }))
-  if (memory32) resources.push(aml.dwordSpace({ type: "memory", ...bounds(memory32) }))
+  for (const range of [memory32 ?? []].flat()) {
+    resources.push(aml.dwordSpace({ type: "memory", ...bounds(range) }))
+  }
   // Not prefetchable either: BARs of both kinds may lie in a window that is not, but not the other way round.
   if (memory64) resources.push(aml.qwordSpace({ type: "memory", ...bounds(memory64) }))
   return resources
@@ -201,6 +203,7 @@ function reservation({ ecam, hotPlug }: PciHostDescription): aml.Aml {
 /** Throws {@link ConfigError} for a description that contradicts itself. */
 export function checkPci(pci: PciHostDescription, hasEventDevice: boolean): void {
   const { ecam, windows, interruptGsis, rootPorts = [], hotPlug } = pci
+  const low = [windows.memory32 ?? []].flat()
   const ecamEnd = ecam.address + ecam.buses * ECAM_BUS_SIZE
   const requirements: [holds: boolean, message: string][] = [
     [ecam.buses >= 1 && ecam.buses <= 256, `ECAM is for 1 to 256 buses, not ${ecam.buses}`],
@@ -208,7 +211,7 @@ export function checkPci(pci: PciHostDescription, hasEventDevice: boolean): void
     // Linux believes a place above 4 GiB only of firmware that gives a date from 2010 on.
     [ecamEnd <= 2 ** 32, "ECAM must lie below 4 GiB"],
     [fits(windows.io, 2 ** 16), "the I/O window must have a size and end at port 0xffff at most"],
-    [fits(windows.memory32, 2 ** 32), "the 32-bit window must have a size and end at 4 GiB at most"],
+    [low.every((range) => fits(range, 2 ** 32)), "a 32-bit window must have a size and end at 4 GiB at most"],
     [fits(windows.memory64, 2 ** 52), "the 64-bit window must have a size and end at 2^52 at most"],
     [interruptGsis.length === PINS, `there are ${PINS} PCI interrupts, not ${interruptGsis.length}`],
     [unique(rootPorts, "device", DEVICES), "root ports need different devices from 0 to 31"],

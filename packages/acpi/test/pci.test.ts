@@ -59,6 +59,22 @@ describe("the host bridge in the DSDT", () => {
     expect(has(dsdtOf({ ecam, windows: {}, conf1: false }), crs)).toBe(true)
   })
 
+  it("has two 32-bit windows where something lies between them", () => {
+    const low = { address: 0xc0000000, size: 0x20000000 }
+    const high = { address: 0xe0100000, size: 0x1eb00000 }
+    const crs = aml.resourceTemplate(
+      aml.wordSpace({ type: "bus", min: 0, max: 0 }),
+      aml.dwordSpace({ type: "memory", min: 0xc0000000, max: 0xdfffffff }),
+      aml.dwordSpace({ type: "memory", min: 0xe0100000, max: 0xfebfffff }),
+    )
+    const ecam = { address: 0xe0000000, buses: 1 }
+    expect(
+      has(dsdtOf({ ecam, windows: { memory32: [low, high] }, conf1: false }), aml.name("_CRS", crs)),
+    ).toBe(true)
+    const beyond = [low, { ...high, size: 0x20000000 }]
+    expect(() => dsdtOf({ ecam, windows: { memory32: beyond } })).toThrow(ConfigError)
+  })
+
   it("reserves ECAM and the ports of the hot-plug controller as motherboard resources", () => {
     const reserved = (...resources: aml.Aml[]): aml.Aml =>
       aml.concat([
