@@ -16,3 +16,4 @@ export {
   type StormRepair,
   stormImage,
 } from "./storm-guest.js"
+export * as uBoot from "./u-boot.js"

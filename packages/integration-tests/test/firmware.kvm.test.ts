@@ -3,7 +3,7 @@ import { findFirmware } from "@virtkit/lab"
 import { block, type MemoryDisk, memoryDisk } from "@virtkit/virtio-blk"
 import { Vm, type VmOptions } from "@virtkit/vmm"
 import { afterEach, describe, expect, it } from "vitest"
-import { bootSector, handWrittenRom } from "../src/index.js"
+import { bootSector, handWrittenRom, uBoot } from "../src/index.js"
 import { closeAll, keep, listen, noKvm } from "./kvm.js"
 
 const SECTOR = 512
@@ -25,7 +25,10 @@ function sectorText(disk: MemoryDisk, sector: number): string {
 describe.skipIf(noKvm !== "")(`SeaBIOS${noKvm}`, { timeout: 120_000 }, () => {
   afterEach(closeAll)
 
-  it("boots from a disk, which the boot sector reads and writes through INT 13h, and powers off", async () => {
+  it.each([
+    ["mmio", "found virtio-blk-mmio at 0xd0000000"],
+    ["pci", "found virtio-blk at 00:02.0"],
+  ] as const)("boots from a disk behind virtio-%s, and powers off", async (transport, found) => {
     const disk = markedDisk()
     disk.data.set(bootSector({ read: 7, write: 9 }))
     let log = ""
@@ -33,6 +36,7 @@ describe.skipIf(noKvm !== "")(`SeaBIOS${noKvm}`, { timeout: 120_000 }, () => {
       kernel: await findFirmware("seabios"),
       memory: "64M",
       cpus: 2,
+      transport,
       devices: [block({ backend: disk })],
       onFirmwareDebug: (byte) => {
         log += String.fromCharCode(byte)
@@ -45,11 +49,40 @@ describe.skipIf(noKvm !== "")(`SeaBIOS${noKvm}`, { timeout: 120_000 }, () => {
     expect(said.text).toContain("Booting from Hard Disk")
     expect(said.text).toContain(MARK)
     expect(sectorText(disk, 9)).toBe(MARK)
+    expect(log).toContain(found)
     // What it was told of the machine.
     expect(log).toContain("Found QEMU fw_cfg")
     expect(log).toContain("Found 2 cpu(s) max supported 2 cpu(s)")
     expect(log).toMatch(/e820: addr 0x0+ len 0x0*3fe0000 \[RAM\]/)
     expect(log).toContain("ACPI: parse DSDT")
+  })
+})
+
+describe.skipIf(noKvm !== "")(`U-Boot${noKvm}`, { timeout: 120_000 }, () => {
+  afterEach(closeAll)
+
+  it("reads and writes a disk behind virtio-pci, and resets the machine", async () => {
+    const disk = markedDisk()
+    const vm = keep(
+      await Vm.create({
+        kernel: await findFirmware("u-boot"),
+        memory: "64M",
+        devices: [block({ backend: disk })],
+      }),
+    )
+    const said = listen(vm)
+    const talk = uBoot.uBootTalk([...uBoot.COPY_SECTOR, "reset"])
+    vm.serial.on("data", () => {
+      const answer = talk(said.text)
+      if (answer !== undefined) vm.serial.write(answer)
+    })
+    await vm.start()
+    expect(await vm.exited, said.text).toEqual({ reason: "reset" })
+    expect(said.text).toContain("DRAM:  63.9 MiB")
+    expect(said.text).toContain("1af4 VirtIO Block Device")
+    expect(said.text).toContain("1 blocks read: OK")
+    expect(said.text).toContain("1 blocks written: OK")
+    expect(sectorText(disk, 9)).toBe(MARK)
   })
 })
 

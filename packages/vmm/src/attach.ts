@@ -31,9 +31,11 @@ export function attachToPci(
   devices: readonly VmDevice[],
   platform: Platform,
   shared: VirtioBusOptions,
+  machine: { readonly hasFirmware: boolean; readonly onReset: () => void },
 ): Attached {
   const pci = new PciRoot({
     ...shared,
+    ...machine,
     hotPlugSlots: config.hotPlugSlots,
     physicalBits: physicalAddressBits(modelCpuid(kvm, config.cpu)),
     raiseHotPlug: () => platform.power.raiseEvent(PCI_HOT_PLUG_EVENT),

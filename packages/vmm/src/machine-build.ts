@@ -77,11 +77,11 @@ export async function buildMachine(
   const romSlot = memory.regions.length
   const pages = config.registerPages ? new RegisterPages(vm, romSlot + 1) : undefined
   const spaces = new AddressSpaces({ ports, mmio, doorbells, pages })
-  const { onError, onNeedsReset } = events
+  const { onError, onNeedsReset, onReset } = events
   const shared = { spaces, memory, interrupts, onError, onNeedsReset }
   const attached =
     config.transport === "pci"
-      ? attachToPci(kvm, config, devices, platform, shared)
+      ? attachToPci(kvm, config, devices, platform, shared, { hasFirmware: firmware !== undefined, onReset })
       : attachToMmio(devices, shared)
 
   const kernel = firmware

@@ -18,6 +18,8 @@ export const PCI_ECAM_ADDRESS = 0xe000_0000
 export const PCI_ECAM_BUS_BYTES = 0x10_0000
 /** Where the guest may place BARs: in the hole of RAM below 4 GiB ... */
 export const PCI_MEMORY32: Range = { address: 0xc000_0000, size: 0x2000_0000 }
+/** ... of which firmware knows its own part: it starts at the bottom or at the top, below the IOAPIC ... */
+export const PCI_FIRMWARE_MEMORY32: Range = { address: 0xc000_0000, size: 0x3ec0_0000 }
 /** ... so many bytes above all RAM ... */
 export const PCI_MEMORY64_SIZE: number = 2 ** 35
 /** ... and in the ports above those of the platform. */

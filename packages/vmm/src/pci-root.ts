@@ -1,6 +1,7 @@
 import type { PciHostDescription } from "@virtkit/acpi"
 import { ConfigError, type GuestMemory, type PciFunction, type VirtioDevice } from "@virtkit/interface"
-import { PciBus, type PciHost, PciHotPlug, type RootPort } from "@virtkit/pci"
+import { ResetControl } from "@virtkit/legacy"
+import { type AddressRange, PciBus, type PciHost, PciHotPlug, type RootPort } from "@virtkit/pci"
 import { VirtioPci } from "@virtkit/virtio-pci"
 import type { AddressSpaces } from "./address-spaces.js"
 import type { Interrupts } from "./interrupts.js"
@@ -8,6 +9,7 @@ import {
   PCI_CONF1_PORT,
   PCI_ECAM_ADDRESS,
   PCI_ECAM_BUS_BYTES,
+  PCI_FIRMWARE_MEMORY32,
   PCI_GSIS,
   PCI_HOT_PLUG_PORT,
   PCI_IO,
@@ -15,6 +17,9 @@ import {
   PCI_MEMORY32,
   PCI_MEMORY64_SIZE,
 } from "./machine.js"
+
+/** U-Boot has the ISA bridge of a chipset as device 1, whatever is there. */
+const FIRST_FIRMWARE_DEVICE = 2
 
 /** A device of the VM: virtio ones get a transport, others sit on the PCI bus themselves. */
 export type VmDevice = VirtioDevice | PciFunction
@@ -24,10 +29,14 @@ export interface PciRootOptions {
   readonly memory: GuestMemory
   readonly interrupts: Interrupts
   readonly hotPlugSlots: number
+  /** The guest brings firmware, which gives the devices their addresses itself: docs/firmware.md. */
+  readonly hasFirmware: boolean
   /** Width of the guest's physical addresses, in bits. */
   readonly physicalBits: number
   /** Tells the guest to look at the hot-plug registers. */
   readonly raiseHotPlug: () => void
+  /** The guest wrote the reset register. */
+  readonly onReset: () => void
   readonly onError: (error: Error) => void
   readonly onNeedsReset: (device: string, reason: string) => void
 }
@@ -38,20 +47,24 @@ export class PciRoot {
   readonly #bus: PciBus
   readonly #ports: readonly RootPort[]
   readonly #hotPlug: PciHotPlug | undefined
+  /** Of the next device; undefined: the next free one. */
+  #nextDevice: number | undefined
   readonly #functions = new Map<VmDevice, PciFunction>()
   /** Root ports that hold a device which came later, by device, and whom to tell when the guest has let it go. */
   readonly #plugged = new Map<VmDevice, { port: RootPort; ejected?: () => void }>()
 
   constructor(options: PciRootOptions) {
     this.#options = options
-    const { memory, hotPlugSlots, physicalBits } = options
+    const { memory, hotPlugSlots, physicalBits, hasFirmware } = options
+    this.#nextDevice = hasFirmware ? FIRST_FIRMWARE_DEVICE : undefined
+    const memory32 = hasFirmware ? PCI_FIRMWARE_MEMORY32 : PCI_MEMORY32
     this.#bus = new PciBus({
       host: this.#host(),
       ecam: { address: PCI_ECAM_ADDRESS, buses: 1 + hotPlugSlots },
-      windows: { io: PCI_IO, memory32: PCI_MEMORY32, memory64: memory64(memory, physicalBits) },
+      windows: { io: PCI_IO, memory32, memory64: memory64(memory, physicalBits) },
       interruptLines: PCI_ISA_IRQS,
     })
-    this.#ports = Array.from({ length: hotPlugSlots }, () => this.#bus.addRootPort())
+    this.#ports = Array.from({ length: hotPlugSlots }, () => this.#bus.addRootPort(this.#place()))
     if (hotPlugSlots > 0) {
       this.#hotPlug = new PciHotPlug({
         interrupt: { signal: options.raiseHotPlug },
@@ -64,16 +77,18 @@ export class PciRoot {
 
   /** Puts a device on the bus before the guest runs. Throws {@link ConfigError} when the bus is full. */
   attach(device: VmDevice): void {
-    this.#bus.add(this.#functionOf(device))
+    this.#bus.add(this.#functionOf(device), this.#place())
   }
 
-  /** All devices are there: gives them addresses, as firmware does. `conf1`: the guest finds them by ports 0xCF8, too. */
+  /** All devices are there: gives them addresses unless firmware does. `conf1`: the guest finds them by ports 0xCF8, too. */
   finish(conf1: boolean): PciHostDescription {
-    this.#bus.assignResources()
-    if (conf1) this.#options.spaces.map("io", PCI_CONF1_PORT, 8, this.#bus.conf1)
-    const { rootPorts, ...description } = this.#bus.description
+    const { spaces, hasFirmware, onReset } = this.#options
+    if (!hasFirmware) this.#bus.assignResources()
+    if (conf1) spaces.map("io", PCI_CONF1_PORT, 8, new ResetControl({ onReset, shared: this.#bus.conf1 }))
+    const { rootPorts, windows, ...description } = this.#bus.description
     return {
       ...description,
+      windows: { ...windows, memory32: without(windows.memory32, this.reserved) },
       rootPorts: rootPorts.map(({ device }, slot) => ({ device, slot })),
       interruptGsis: PCI_GSIS,
       conf1,
@@ -134,6 +149,10 @@ export class PciRoot {
     }
   }
 
+  #place(): { device?: number } {
+    return this.#nextDevice === undefined ? {} : { device: this.#nextDevice++ }
+  }
+
   #functionOf(device: VmDevice): PciFunction {
     const { onError, onNeedsReset } = this.#options
     const fn = isVirtio(device)
@@ -159,6 +178,16 @@ export class PciRoot {
 
 export function isVirtio(device: VmDevice): device is VirtioDevice {
   return "deviceType" in device
+}
+
+/** What of a range lies before and behind the hole. */
+function without(range: AddressRange, hole: AddressRange): AddressRange[] {
+  const end = range.address + range.size
+  const holeEnd = hole.address + hole.size
+  return [
+    { address: range.address, size: Math.min(end, hole.address) - range.address },
+    { address: holeEnd, size: end - holeEnd },
+  ].filter(({ size }) => size > 0)
 }
 
 /** Above all RAM, at a multiple of its size; as much of it as the guest's processors can address. */
