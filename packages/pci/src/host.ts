@@ -20,6 +20,11 @@ export interface PciHost {
   /** A message-signalled interrupt that is routed nowhere yet. Throws `SystemError` when there are no more. */
   createMsi(): PciMsi
   /**
+   * Runs `change`, which routes or closes many messages (a guest can have 2048 of them unmasked by one write) and signals
+   * none. For hosts that apply all routes at once: they can do it at the end. Absent: there is nothing to be gained.
+   */
+  routeTogether?(change: () => void): void
+  /**
    * Drives one of the four interrupt lines of the root bus, level-triggered. The bus has joined the functions that share
    * it: this is called for changes of the line only. INTA# of device d is line d modulo 4.
    */
@@ -36,7 +41,7 @@ export interface PciMapping {
 export interface PciMsi extends Interrupt {
   /**
    * Where `signal` sends what from now on: address (below 2^53) and data of the guest's MSI-X entry. Comes before the first
-   * `signal`, and in a burst when a guest sets MSI-X up: up to 2048 in one exit. Must not throw.
+   * `signal`. Must not throw.
    */
   route(address: number, data: number): void
   close(): void

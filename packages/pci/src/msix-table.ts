@@ -7,8 +7,10 @@ export const VECTORS_PER_PAGE: number = PAGE_SIZE / PCI_MSIX_ENTRY_SIZE
 const WORDS_PER_ENTRY = PCI_MSIX_ENTRY_SIZE / 4
 
 /** The 32-bit fields of an entry (PCI 3.0, 6.8.2.6 to 6.8.2.9), in their order. */
-export type TableFields = "address" | "upper" | "data" | "control"
-const FIELDS: readonly TableFields[] = ["address", "upper", "data", "control"]
+export const ENTRY_ADDRESS = 0
+export const ENTRY_ADDRESS_UPPER = 1
+export const ENTRY_DATA = 2
+export const ENTRY_CONTROL = 3
 
 /** By field, the bits that can be set: addresses are of 32-bit words, vector control has the mask bit alone. */
 const WRITABLE: readonly number[] = [0xffff_fffc, 0xffff_ffff, 0xffff_ffff, PCI_MSIX_ENTRY_CTRL_MASKBIT]
@@ -19,19 +21,19 @@ export class MsixTablePage implements AcceleratedBusDevice {
   readonly doorbells: readonly [] = []
   readonly pageSize: number = PAGE_SIZE
   readonly #count: number
-  readonly #written: (index: number, field: TableFields) => void
+  readonly #written: (index: number, field: number) => void
   #words: Uint32Array = new Uint32Array(PAGE_SIZE / 4)
 
   /** `written` is called after each write of a whole field. */
-  constructor(name: string, count: number, written: (index: number, field: TableFields) => void) {
+  constructor(name: string, count: number, written: (index: number, field: number) => void) {
     this.name = name
     this.#count = count
     this.#written = written
     this.reset()
   }
 
-  get(index: number, field: TableFields): number {
-    return this.#words[index * WORDS_PER_ENTRY + FIELDS.indexOf(field)]!
+  get(index: number, field: number): number {
+    return this.#words[index * WORDS_PER_ENTRY + field]!
   }
 
   read(offset: number, size: AccessSize): number {
@@ -52,7 +54,7 @@ export class MsixTablePage implements AcceleratedBusDevice {
     if (index >= this.#count) return
     const field = word % WORDS_PER_ENTRY
     Atomics.store(this.#words, word, value & WRITABLE[field]!)
-    this.#written(index, FIELDS[field]!)
+    this.#written(index, field)
   }
 
   setRegisterPage(page: RegisterPage | undefined): void {
@@ -83,7 +85,7 @@ export class MsixTablePage implements AcceleratedBusDevice {
   reset(): void {
     this.#words.fill(0)
     for (let index = 0; index < this.#count; index++) {
-      this.#words[index * WORDS_PER_ENTRY + 3] = PCI_MSIX_ENTRY_CTRL_MASKBIT
+      this.#words[index * WORDS_PER_ENTRY + ENTRY_CONTROL] = PCI_MSIX_ENTRY_CTRL_MASKBIT
     }
   }
 

@@ -6,7 +6,14 @@ import {
   PCI_MSIX_FLAGS_MASKALL,
 } from "./constants.js"
 import type { PciHost, PciMsi } from "./host.js"
-import { MsixTablePage, type TableFields, VECTORS_PER_PAGE } from "./msix-table.js"
+import {
+  ENTRY_ADDRESS,
+  ENTRY_ADDRESS_UPPER,
+  ENTRY_CONTROL,
+  ENTRY_DATA,
+  MsixTablePage,
+  VECTORS_PER_PAGE,
+} from "./msix-table.js"
 import type { Segment } from "./placement.js"
 
 /** Saved state; the two bits of message control are in configuration space. */
@@ -100,7 +107,13 @@ export class Msix {
     this.#masked = (flags & PCI_MSIX_FLAGS_MASKALL) !== 0
     if (wasEnabled && !this.#enabled) this.#clearPending()
     if (wasLive || !this.#enabled || this.#masked) return
-    for (let vector = 0; vector < this.#layout.vectors; vector++) this.#unmask(vector)
+    this.#together(() => {
+      for (let vector = 0; vector < this.#layout.vectors; vector++) {
+        if (!this.#isMasked(vector)) this.#route(vector)
+      }
+    })
+    for (let vector = 0; this.#pendingCount > 0 && vector < this.#layout.vectors; vector++)
+      this.#unmask(vector)
   }
 
   /** As after power-on: every vector masked. Routes stay, for the case that the guest wants the same again. */
@@ -114,7 +127,9 @@ export class Msix {
   /** Gives the host's interrupts back. */
   close(): void {
     this.reset()
-    for (const message of this.#messages) message?.close()
+    this.#together(() => {
+      for (const message of this.#messages) message?.close()
+    })
     this.#messages.fill(undefined)
     this.#routedAddress.fill(Number.NaN)
   }
@@ -146,13 +161,18 @@ export class Msix {
     this.control(flags)
   }
 
+  #together(change: () => void): void {
+    if (this.#host.routeTogether === undefined) change()
+    else this.#host.routeTogether(change)
+  }
+
   #page(vector: number): MsixTablePage {
     return this.#pages[Math.floor(vector / VECTORS_PER_PAGE)]!
   }
 
   #isMasked(vector: number): boolean {
     if (this.#masked) return true
-    const control = this.#page(vector).get(vector % VECTORS_PER_PAGE, "control")
+    const control = this.#page(vector).get(vector % VECTORS_PER_PAGE, ENTRY_CONTROL)
     return (control & PCI_MSIX_ENTRY_CTRL_MASKBIT) !== 0
   }
 
@@ -166,10 +186,10 @@ export class Msix {
     if (!Number.isNaN(this.#routedAddress[vector]!)) this.#messages[vector]?.signal()
   }
 
-  #entryWritten(vector: number, field: TableFields): void {
+  #entryWritten(vector: number, field: number): void {
     if (!this.#enabled || this.#isMasked(vector)) return
     // The specification leaves open what a change of address or data does without masking first: it takes effect.
-    if (field === "control") this.#unmask(vector)
+    if (field === ENTRY_CONTROL) this.#unmask(vector)
     else this.#route(vector)
   }
 
@@ -186,9 +206,9 @@ export class Msix {
   #route(vector: number): void {
     const page = this.#page(vector)
     const index = vector % VECTORS_PER_PAGE
-    const upper = page.get(index, "upper")
-    const address = upper * 2 ** 32 + page.get(index, "address")
-    const data = page.get(index, "data")
+    const upper = page.get(index, ENTRY_ADDRESS_UPPER)
+    const address = upper * 2 ** 32 + page.get(index, ENTRY_ADDRESS)
+    const data = page.get(index, ENTRY_DATA)
     if (address === this.#routedAddress[vector] && data === this.#routedData[vector]) return
     // An entry that was never filled in, or whose address is beyond all there is (bad-input #35), goes nowhere.
     this.#routedAddress[vector] = Number.NaN

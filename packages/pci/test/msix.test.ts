@@ -111,6 +111,20 @@ describe("MSI-X", () => {
     expect(host.msis[0]?.count).toBe(1)
   })
 
+  it("bad-input #34: thousands of vectors unmasked by one write are routed together", () => {
+    const { driver, host, fn, at } = withVectors(2048)
+    driver.setMsix(at, { enabled: true, masked: true })
+    for (let vector = 0; vector < 2048; vector++) {
+      driver.setMsixEntry(at, vector, { address: APIC, data: vector & 0xff })
+    }
+    fn.slot.msix(2047)?.signal()
+    expect([host.msis.length, host.together]).toEqual([0, 0])
+    driver.setMsix(at, { enabled: true })
+    expect([host.msis.length, host.together]).toEqual([2048, 2048])
+    // What was pending is delivered when it has a route.
+    expect(host.msis[2047]?.count).toBe(1)
+  })
+
   it("routes anew when address or data changed", () => {
     const { driver, host, at, table } = withVectors(1)
     driver.setMsix(at, { enabled: true })

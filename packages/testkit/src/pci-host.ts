@@ -89,6 +89,8 @@ export class FakePciHost {
   readonly lineLog: { line: number; asserted: boolean }[] = []
   /** Accesses that reached a device, or nobody: what would be an exit. */
   exits = 0
+  /** Routes that were set together with others. */
+  together = 0
   readonly #pages: boolean
   readonly #maxMsis: number
 
@@ -133,6 +135,17 @@ export class FakePciHost {
 
   get openMsis(): FakeMsi[] {
     return this.msis.filter((msi) => !msi.closed)
+  }
+
+  /** What happens within is counted in {@link together}. */
+  routeTogether(change: () => void): void {
+    const before = this.#routes
+    change()
+    this.together += this.#routes - before
+  }
+
+  get #routes(): number {
+    return this.msis.reduce((sum, { routes }) => sum + routes, 0)
   }
 
   setLine(line: 0 | 1 | 2 | 3, asserted: boolean): void {
