@@ -20,6 +20,8 @@ export class GsiRouting {
   readonly #vm: KvmVm
   /** By GSI; null while its message has no destination. */
   readonly #messages = new Map<number, GsiRoute | null>()
+  /** While routes are changed together: the GSIs among them that got one, and whether KVM has to be told at all. */
+  #together: { readonly gsis: number[]; changed: boolean } | undefined
 
   constructor(vm: KvmVm) {
     this.#vm = vm
@@ -39,21 +41,49 @@ export class GsiRouting {
 
   /** Routes an allocated GSI. The guest chose the message: one that KVM refuses goes nowhere. */
   route(gsi: number, address: number, data: number): void {
-    this.#messages.set(gsi, { gsi, msi: { address, data } })
+    this.together(() => {
+      this.#messages.set(gsi, { gsi, msi: { address, data } })
+      this.#changed([gsi])
+    })
+  }
+
+  free(gsi: number): void {
+    this.together(() => {
+      if (this.#messages.get(gsi)) this.#changed([])
+      this.#messages.delete(gsi)
+    })
+  }
+
+  /**
+   * Runs `change` and tells KVM of all that it routed and freed at once: one by one, each is a table of all. If KVM refuses
+   * the table, none of the messages routed in `change` goes anywhere.
+   */
+  together(change: () => void): void {
+    if (this.#together !== undefined) {
+      change()
+      return
+    }
+    const together = { gsis: [] as number[], changed: false }
+    this.#together = together
+    try {
+      change()
+    } finally {
+      this.#together = undefined
+    }
+    if (!together.changed) return
     try {
       this.#apply()
     } catch (error) {
-      if (!(error instanceof SystemError)) throw error
-      this.#messages.set(gsi, null)
+      if (!(error instanceof SystemError) || together.gsis.length === 0) throw error
+      for (const gsi of together.gsis) this.#messages.set(gsi, null)
       this.#apply()
     }
   }
 
-  free(gsi: number): void {
-    if (this.#messages.get(gsi)) {
-      this.#messages.delete(gsi)
-      this.#apply()
-    } else this.#messages.delete(gsi)
+  #changed(gsis: readonly number[]): void {
+    if (this.#together === undefined) return
+    this.#together.changed = true
+    this.#together.gsis.push(...gsis)
   }
 
   /** GSIs that are allocated; for statistics and tests. */

@@ -65,6 +65,11 @@ export class Interrupts {
     }
   }
 
+  /** Messages that `change` routes and closes take effect together, when it has returned. */
+  routeTogether(change: () => void): void {
+    this.#routing.together(change)
+  }
+
   /** Messages that exist; for statistics and tests. */
   get messages(): number {
     return this.#messages.size

@@ -168,6 +168,7 @@ export class PciRoot {
       memory,
       map: (space, address, size, device) => spaces.map(space, address, size, device),
       createMsi: () => interrupts.message(),
+      routeTogether: (change) => interrupts.routeTogether(change),
       setLine: (line, asserted) => {
         interrupts.setLevel(PCI_GSIS[line], asserted)
         interrupts.setLevel(PCI_ISA_IRQS[line], asserted)
