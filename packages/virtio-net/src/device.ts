@@ -1,7 +1,7 @@
 import { EventEmitter } from "node:events"
 import { type DeviceContext, StateError, type VirtioDevice } from "@virtkit/interface"
 import type { NetBackend } from "./backend.js"
-import type { Capture } from "./capture.js"
+import type { Capture, CaptureFile } from "./capture.js"
 import { type NetConfig, netConfigSpace, netFeatures, setStatus } from "./config.js"
 import {
   CONFIG,
@@ -46,6 +46,7 @@ export interface NetDeviceOptions {
   readonly queueSize: number
   readonly receiveLimit: RateLimit | undefined
   readonly transmitLimit: RateLimit | undefined
+  readonly capture: CaptureFile | undefined
 }
 
 /** The virtio network device (virtio 1.3, section 5.1). Made by `net`. */
@@ -72,6 +73,8 @@ export class NetDevice extends EventEmitter<NetEvents> implements VirtioDevice {
   #linkWanted = true
   #backendUp: boolean
   #capture: Capture | undefined
+  /** The one that was asked for with the device. */
+  readonly #ownCapture: CaptureFile | undefined
   #restored: NetState | undefined
   #closed: Promise<void> | undefined
 
@@ -88,6 +91,8 @@ export class NetDevice extends EventEmitter<NetEvents> implements VirtioDevice {
     this.#initial = config
     this.#filter = new ReceiveFilter(this.config)
     this.#backendUp = backend.info.linkUp
+    this.#ownCapture = options.capture
+    this.#capture = options.capture
     this.#receiveLimiter = new Limiter(options.receiveLimit, () => this.#resumeReceiving())
     this.#transmitLimiter = new Limiter(options.transmitLimit, () => this.#resumeTransmitting())
     setStatus(this.config, VIRTIO_NET_S_LINK_UP, this.linkUp)
@@ -213,7 +218,9 @@ export class NetDevice extends EventEmitter<NetEvents> implements VirtioDevice {
   }
 
   close(): Promise<void> {
-    this.#closed ??= this.reset().then(() => this.#backend.close())
+    this.#closed ??= this.reset()
+      .then(() => this.#backend.close())
+      .finally(() => this.#ownCapture?.close())
     return this.#closed
   }
 

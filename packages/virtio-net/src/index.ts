@@ -1,6 +1,10 @@
 import { ConfigError } from "@virtkit/interface"
 import type { NetBackend } from "./backend.js"
+import type { DgramBackendOptions } from "./backends/dgram.js"
+import type { PasstBackendOptions } from "./backends/passt.js"
+import type { StreamBackendOptions } from "./backends/stream.js"
 import type { TapByDescriptor, TapByName } from "./backends/tap-open.js"
+import { type CaptureFile, captureFile } from "./capture.js"
 import { DUPLEX_FULL, DUPLEX_HALF, DUPLEX_UNKNOWN, SPEED_UNKNOWN } from "./constants.js"
 import { NetDevice } from "./device.js"
 import { parseMac, randomMac } from "./mac.js"
@@ -11,7 +15,7 @@ export type { NetBackend, NetBackendInfo, NetSession, ReceiveBuffers, TransmitFr
 export { loopbackBackend } from "./backends/loopback.js"
 export { nullBackend } from "./backends/null.js"
 export type { TapByDescriptor, TapByName } from "./backends/tap-open.js"
-export type { Capture } from "./capture.js"
+export { type Capture, type CaptureFile, type CaptureFileOptions, captureFile } from "./capture.js"
 export type { NetCounters, NetQueueCounters } from "./counters.js"
 export type { NetDevice, NetEvents } from "./device.js"
 export type { MacTable, ReceiveModes } from "./filter.js"
@@ -45,6 +49,8 @@ export interface NetCommonOptions {
   /** Shown to the guest: Mbit/s, and whether it can send and receive at once. Default: unknown. */
   speed?: number
   duplex?: "full" | "half"
+  /** File for a capture of all frames, in pcapng format; it is emptied first. Closed with the device. */
+  capture?: string
   /** What the guest may receive and transmit. Default: no limits. */
   limits?: { readonly receive?: RateLimit; readonly transmit?: RateLimit }
 }
@@ -59,7 +65,17 @@ export interface NetTapOptions extends NetCommonOptions {
   tap: string | TapByName | TapByDescriptor
 }
 
-export type NetOptions = NetBackendOptions | NetTapOptions
+export interface NetPasstOptions extends NetCommonOptions {
+  /** User-mode networking, without privilege. */
+  passt: PasstBackendOptions | true
+}
+
+export interface NetSocketOptions extends NetCommonOptions {
+  /** One wire to another virtual machine, of virtkit or QEMU. */
+  socket: StreamBackendOptions | DgramBackendOptions
+}
+
+export type NetOptions = NetBackendOptions | NetTapOptions | NetPasstOptions | NetSocketOptions
 
 /** Makes a virtio network device. Throws ConfigError, or SystemError when the host fails. */
 export async function net(options: NetOptions): Promise<NetDevice> {
@@ -89,8 +105,10 @@ export async function net(options: NetOptions): Promise<NetDevice> {
       `network device ${name}: ${backend.info.description} has at most ${backend.info.maxQueuePairs} pairs of queues, not ${queues}`,
     )
   }
+  const capture = await openCapture(options.capture, name, backend)
   return new NetDevice({
     name,
+    capture,
     backend,
     queueSize,
     offloads: options.offloads === false ? 0 : OFFLOAD_ALL,
@@ -109,7 +127,30 @@ export async function net(options: NetOptions): Promise<NetDevice> {
 /** What needs the addon or child processes is loaded only when it is asked for. */
 async function openBackend(options: NetOptions, queues: number): Promise<NetBackend> {
   if ("backend" in options) return options.backend
+  if ("passt" in options) {
+    const { passtBackend } = await import("./backends/passt.js")
+    return passtBackend(options.passt === true ? {} : options.passt)
+  }
+  if ("socket" in options) {
+    const { socket } = options
+    if ("local" in socket) return (await import("./backends/dgram.js")).dgramBackend(socket)
+    return (await import("./backends/stream.js")).streamBackend(socket)
+  }
   const { tap } = options
   const { tapBackend } = await import("./backends/tap.js")
   return tapBackend({ ...(typeof tap === "string" ? { name: tap } : tap), queues })
+}
+
+async function openCapture(
+  path: string | undefined,
+  name: string,
+  backend: NetBackend,
+): Promise<CaptureFile | undefined> {
+  if (path === undefined) return undefined
+  try {
+    return await captureFile({ path, name })
+  } catch (error) {
+    await backend.close()
+    throw error
+  }
 }

@@ -131,7 +131,7 @@ export class ReceiveQueue implements ReceiveBuffers {
     if (core.capture !== undefined || core.receiveLimiter.limited) {
       readHeader(head, headOffset, this.#header)
       core.receiveLimiter.take(length, wirePackets(this.#header, length))
-      core.capture?.chains(this, buffers, length, this.#header)
+      core.capture?.chains(core.context.memory, this, buffers, length, this.#header)
     }
     const { memory } = core.context
     let left = bytes

@@ -1,0 +1,1 @@
+export { type PasstBackendOptions, passtBackend } from "./backends/passt.js"
