@@ -1,5 +1,5 @@
 export * as guest from "./guest-image.js"
-export { type GuestRun, LinuxLab } from "./linux-lab.js"
+export { type GuestRun, guestFiles, LinuxLab } from "./linux-lab.js"
 export { IN_LAB } from "./linux-lab-paths.js"
 export { bootSector, handWrittenRom } from "./real-mode.js"
 export {

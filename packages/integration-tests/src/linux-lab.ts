@@ -29,6 +29,22 @@ const INIT = `exec </dev/console >/dev/console 2>&1
 poweroff -f
 `
 
+/** What a guest boots: Debian's kernel, and the path of an initramfs with the scripts. */
+export async function guestFiles(
+  scripts: Readonly<Record<string, string>>,
+  programs: readonly string[] = [],
+): Promise<{ kernel: Kernel; initrd: string }> {
+  const kernel = await findKernel()
+  const initrd = await cachedInitramfs({
+    kernel,
+    modules: MODULES,
+    programs,
+    files: Object.entries(scripts).map(([name, data]) => ({ target: `/scripts/${name}`, data })),
+    init: INIT,
+  })
+  return { kernel, initrd }
+}
+
 /** What became of a run of the command. */
 export interface GuestRun {
   readonly status: number | null
@@ -62,14 +78,7 @@ export class LinuxLab implements AsyncDisposable {
     options: LabOptions & { readonly programs?: readonly string[] } = {},
   ): Promise<LinuxLab> {
     const { programs = [], ...labOptions } = options
-    const kernel = await findKernel()
-    const initrd = await cachedInitramfs({
-      kernel,
-      modules: MODULES,
-      programs,
-      files: Object.entries(scripts).map(([name, data]) => ({ target: `/scripts/${name}`, data })),
-      init: INIT,
-    })
+    const { kernel, initrd } = await guestFiles(scripts, programs)
     const lab = await Lab.start({
       timeout: 180_000,
       ...labOptions,

@@ -26,36 +26,40 @@ describe.skipIf(noKvm !== "")(`SeaBIOS${noKvm}`, { timeout: 120_000 }, () => {
   afterEach(closeAll)
 
   it.each([
-    ["mmio", "found virtio-blk-mmio at 0xd0000000"],
-    ["pci", "found virtio-blk at 00:02.0"],
-  ] as const)("boots from a disk behind virtio-%s, and powers off", async (transport, found) => {
-    const disk = markedDisk()
-    disk.data.set(bootSector({ read: 7, write: 9 }))
-    let log = ""
-    const options: VmOptions = {
-      kernel: await findFirmware("seabios"),
-      memory: "64M",
-      cpus: 2,
-      transport,
-      devices: [block({ backend: disk })],
-      onFirmwareDebug: (byte) => {
-        log += String.fromCharCode(byte)
-      },
-    }
-    const vm = keep(await Vm.create(options))
-    const said = listen(vm)
-    await vm.start()
-    expect(await vm.exited, said.text + log).toEqual({ reason: "poweroff" })
-    expect(said.text).toContain("Booting from Hard Disk")
-    expect(said.text).toContain(MARK)
-    expect(sectorText(disk, 9)).toBe(MARK)
-    expect(log).toContain(found)
-    // What it was told of the machine.
-    expect(log).toContain("Found QEMU fw_cfg")
-    expect(log).toContain("Found 2 cpu(s) max supported 2 cpu(s)")
-    expect(log).toMatch(/e820: addr 0x0+ len 0x0*3fe0000 \[RAM\]/)
-    expect(log).toContain("ACPI: parse DSDT")
-  })
+    ["mmio", 0, "found virtio-blk-mmio at 0xd0000000"],
+    ["pci", 1, "found virtio-blk at 00:03.0"], // behind the root port's number
+  ] as const)(
+    "boots from a disk behind virtio-%s, and powers off",
+    async (transport, hotPlugSlots, found) => {
+      const disk = markedDisk()
+      disk.data.set(bootSector({ read: 7, write: 9 }))
+      let log = ""
+      const options: VmOptions = {
+        kernel: await findFirmware("seabios"),
+        memory: "64M",
+        cpus: 2,
+        transport,
+        hotPlugSlots,
+        devices: [block({ backend: disk })],
+        onFirmwareDebug: (byte) => {
+          log += String.fromCharCode(byte)
+        },
+      }
+      const vm = keep(await Vm.create(options))
+      const said = listen(vm)
+      await vm.start()
+      expect(await vm.exited, said.text + log).toEqual({ reason: "poweroff" })
+      expect(said.text).toContain("Booting from Hard Disk")
+      expect(said.text).toContain(MARK)
+      expect(sectorText(disk, 9)).toBe(MARK)
+      expect(log).toContain(found)
+      // What it was told of the machine.
+      expect(log).toContain("Found QEMU fw_cfg")
+      expect(log).toContain("Found 2 cpu(s) max supported 2 cpu(s)")
+      expect(log).toMatch(/e820: addr 0x0+ len 0x0*3fe0000 \[RAM\]/)
+      expect(log).toContain("ACPI: parse DSDT")
+    },
+  )
 })
 
 describe.skipIf(noKvm !== "")(`U-Boot${noKvm}`, { timeout: 120_000 }, () => {
