@@ -40,6 +40,8 @@ const needs = [
     present: () => has("lspci"),
   },
   { package: "ioping", why: "guests read at random", targets: ["test"], present: () => has("ioping") },
+  { package: "passt", why: "networks without privilege", targets: ["test"], present: () => has("passt") },
+  { package: "iproute2", why: "makes TAP interfaces", targets: ["test"], present: () => has("ip") },
   { package: "cpio", why: "checks the initramfs writer", targets: ["test"], present: () => has("cpio") },
 ]
 

@@ -2,6 +2,7 @@
 // Which tests may be skipped in CI, and why: only what the machine cannot run. A reason counts only while it holds, so
 // a test that the machine could have run is never skipped unnoticed.
 import { accessSync, constants, existsSync, readFileSync } from "node:fs"
+import { networkInterfaces } from "node:os"
 
 /**
  * @typedef {object} Reason
@@ -15,6 +16,7 @@ export const reasons = [
   { pattern: /\/dev\/kvm/, why: "no usable /dev/kvm", holds: () => !usable("/dev/kvm") },
   { pattern: /huge ?(tlb|pages)/i, why: "no huge pages reserved", holds: () => !hugePages() },
   { pattern: /CAP_NET_ADMIN/, why: "no right to make network interfaces", holds: () => !networkAdmin() },
+  { pattern: /no IPv4 address/, why: "no network", holds: () => !hasNetwork() },
   {
     pattern: /free memory|MemAvailable/i,
     why: "less than 8 GiB of memory available",
@@ -68,4 +70,10 @@ function networkAdmin() {
   const match = /^CapEff:\s+([0-9a-f]+)/m.exec(readFileSync("/proc/self/status", "utf8"))
   const capable = ((BigInt(`0x${match?.[1] ?? 0}`) >> CAP_NET_ADMIN) & 1n) === 1n
   return capable && usable("/dev/net/tun")
+}
+
+function hasNetwork() {
+  return Object.values(networkInterfaces()).some((list) =>
+    list?.some((entry) => entry.family === "IPv4" && !entry.internal),
+  )
 }

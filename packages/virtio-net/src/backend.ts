@@ -44,6 +44,8 @@ export interface ReceiveBuffers {
   readonly limit: number
   /** A frame may be spread over several buffers (VIRTIO_NET_F_MRG_RXBUF); if not, what exceeds one is lost. */
   readonly mergeable: boolean
+  /** Buffers go back in their order (VIRTIO_F_IN_ORDER): fill those of one frame, and call `filled`, before the next. */
+  readonly inOrder: boolean
   /** The guest takes frames that say something about their checksum. If not, the flags of the header must be 0. */
   readonly checksums: boolean
   /** The `index`th of those that wait, oldest first. Frames go to its writable part, after a header of 12 bytes. */
@@ -58,7 +60,7 @@ export interface ReceiveBuffers {
   /**
    * The first `buffers` of those that wait hold a frame, header included and complete. `head` has the first bytes of
    * header and frame (12 + 18) at `headOffset`, of which no more than `bytes` count. Returns false when the guest does
-   * not want the frame: then the same buffers wait again, behind the others.
+   * not want the frame: then the same buffers wait again, behind the others (`inOrder`: where they were).
    */
   filled(buffers: number, bytes: number, head: Uint8Array, headOffset: number): boolean
   /** A frame had to be dropped, because it fits no buffer (`"tooLong"`) or the host failed. */

@@ -1,4 +1,5 @@
 import type { Chain, Queue } from "@virtkit/interface"
+import { VIRTIO_F_IN_ORDER } from "@virtkit/virtqueue"
 import type { ReceiveBuffers } from "./backend.js"
 import { completeChecksum } from "./checksum.js"
 import { ETHERNET_HEADER_BYTES, HEADER_BYTES, MAX_FRAME_BYTES } from "./constants.js"
@@ -22,6 +23,7 @@ const MAX_WAITING = 256
 export class ReceiveQueue implements ReceiveBuffers {
   readonly limit: number
   readonly mergeable: boolean
+  readonly inOrder: boolean
   readonly #pair: number
   readonly #queue: Queue
   readonly #core: NetCore
@@ -45,6 +47,7 @@ export class ReceiveQueue implements ReceiveBuffers {
     this.#queue = queue
     this.#core = core
     this.mergeable = core.mergeable
+    this.inOrder = (core.context.features & VIRTIO_F_IN_ORDER) !== 0n
     this.limit = Math.min(queue.size, MAX_WAITING)
     let slots = 1
     while (slots < this.limit) slots *= 2
@@ -125,7 +128,7 @@ export class ReceiveQueue implements ReceiveBuffers {
     const core = this.#core
     const length = bytes - HEADER_BYTES
     if (!this.#wanted(head, headOffset + HEADER_BYTES, length)) {
-      for (let i = 0; i < buffers; i++) this.#append(this.#shift())
+      for (let i = 0; i < buffers && !this.inOrder; i++) this.#append(this.#shift())
       return false
     }
     if (core.capture !== undefined || core.receiveLimiter.limited) {

@@ -58,7 +58,7 @@ export class TapReader {
     if (buffers !== this.#buffers) this.#adopt(buffers)
     let received = false
     for (let budget = FRAMES_PER_TURN; ; ) {
-      const allowed = Math.min(buffers.allowance(), budget, FRAMES)
+      const allowed = Math.min(buffers.allowance(), budget, buffers.inOrder ? 1 : FRAMES)
       if (allowed < 1) break
       if (buffers.count < FEW_BUFFERS) buffers.refill()
       const room = this.#learn(buffers)
@@ -123,6 +123,7 @@ export class TapReader {
       const used = frameBuffers[i]!
       // Those of a frame that the guest does not want wait again, behind all others: they will be learnt again.
       if (buffers.filled(used, frameBytes[i]!, heads, HEAD_STRIDE * i)) taken = true
+      else if (buffers.inOrder) break
       for (let k = 0; k < used; k++) {
         const segments = receiveCounts[this.#firstBuffer]!
         this.#firstBuffer = (this.#firstBuffer + 1) & (BUFFERS - 1)
