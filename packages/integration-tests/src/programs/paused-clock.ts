@@ -1,6 +1,5 @@
-// Runs in the lab: asks a guest for its time again and again, and pauses it for longer than its watchdog is patient. Tells
-// when each question was sent and answered and what the answer was, all in seconds, and what else the guest said. Its
-// processor is the baseline.
+// Runs in the lab: asks a guest for its time again and again, with a pause in between. Tells when each question was sent
+// and answered and what the answer was, all in seconds, and what else the guest said. Its processor is the baseline.
 import { setTimeout as delay } from "node:timers/promises"
 import { Vm } from "@virtkit/vmm"
 import { IN_LAB } from "../linux-lab-paths.js"
@@ -47,7 +46,7 @@ const first = await ask()
 await delay(2000)
 const second = await ask()
 await vm.pause()
-await delay(5000)
+await delay(3000)
 await vm.resume()
 const third = await ask()
 await delay(2000)
