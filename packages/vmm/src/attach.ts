@@ -2,8 +2,8 @@ import type { MachineDescription } from "@virtkit/acpi"
 import type { AddressRange } from "@virtkit/boot"
 import { ConfigError } from "@virtkit/interface"
 import type { Kvm } from "@virtkit/kvm"
+import { ACPI_EVENT_PCI_HOT_PLUG } from "@virtkit/legacy"
 import { physicalAddressBits } from "./cpuid.js"
-import { PCI_HOT_PLUG_EVENT } from "./machine.js"
 import type { VmConfig } from "./options.js"
 import { isVirtio, PciRoot, type VmDevice } from "./pci-root.js"
 import type { Platform } from "./platform.js"
@@ -38,7 +38,7 @@ export function attachToPci(
     ...machine,
     hotPlugSlots: config.hotPlugSlots,
     physicalBits: physicalAddressBits(modelCpuid(kvm, config.cpu)),
-    raiseHotPlug: () => platform.power.raiseEvent(PCI_HOT_PLUG_EVENT),
+    raiseHotPlug: () => platform.power.raiseEvent(ACPI_EVENT_PCI_HOT_PLUG),
   })
   for (const device of devices) pci.attach(device)
   return {

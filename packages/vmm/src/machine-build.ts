@@ -10,8 +10,8 @@ import { apicIds } from "./cpu-topology.js"
 import { Doorbells } from "./doorbells.js"
 import { FirmwareBoot } from "./firmware.js"
 import { Interrupts } from "./interrupts.js"
-import { DELAY_PORTS, IDENTITY_MAP_ADDRESS, TSS_ADDRESS } from "./machine.js"
-import { needsLegacy, type VmConfig } from "./options.js"
+import { DELAY_PORTS, IDENTITY_MAP_ADDRESS, PCI_ISA_IRQS, TSS_ADDRESS } from "./machine.js"
+import { hidesPci, needsLegacy, type VmConfig } from "./options.js"
 import type { PciRoot, VmDevice } from "./pci-root.js"
 import { describePlatform, Platform } from "./platform.js"
 import { RegisterPages } from "./register-page.js"
@@ -151,12 +151,23 @@ function finishMachine(
   area: typeof ACPI_AREA = ACPI_AREA,
 ): readonly AcpiBlob[] {
   const cpus = apicIds(config.cpus).map((apicId) => ({ apicId }))
-  // A BIOS counts time with it, and uses its second channel, which is behind port 0x61.
-  if (legacy) vm.createPit({ speaker: true })
-  const description = { ...describePlatform(cpus, legacy), ...attached.describe(legacy) }
-  const { blobs } = buildAcpiTables(description, area)
+  if (legacy) {
+    // A BIOS counts time with it, and uses its second channel, which is behind port 0x61.
+    vm.createPit({ speaker: true })
+    setLevelTriggered(vm, PCI_ISA_IRQS)
+  }
+  const { pci, ...rest } = attached.describe(legacy)
+  const told = pci && !hidesPci(config.cmdline) ? { pci, ...rest } : rest
+  const { blobs } = buildAcpiTables({ ...describePlatform(cpus, legacy), ...told }, area)
   for (const { address, bytes } of blobs) memory.write(address, bytes)
   return blobs
+}
+
+/** Sets the ISA interrupts that PCI's lines are wired to in the edge/level control registers, as firmware does. */
+function setLevelTriggered(vm: KvmVm, irqs: readonly number[]): void {
+  const bits = irqs.reduce((sum, irq) => sum | (1 << irq), 0)
+  vm.setPic("master", { ...vm.getPic("master"), elcr: bits & 0xff })
+  vm.setPic("slave", { ...vm.getPic("slave"), elcr: bits >> 8 })
 }
 
 /** Firmware finds what it boots on a disk: it takes neither a command line nor an initrd. */

@@ -52,8 +52,6 @@ export const SCI_GSI = 3
 export const PCI_GSIS = [16, 17, 18, 19] as const
 /** The same lines for a guest that does not use the IOAPIC or ACPI: ISA interrupts of the 8259s. */
 export const PCI_ISA_IRQS = [10, 11, 5, 7] as const
-/** Event bit of the power management registers for PCI hot plug. */
-export const PCI_HOT_PLUG_EVENT = 1
 /** Hot-plug slots that bus 0 has room for, beside the host bridge and one device. */
 export const MAX_HOT_PLUG_SLOTS = 30
 

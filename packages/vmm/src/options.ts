@@ -165,10 +165,18 @@ export function composeCmdline(user: string, consoleArgument: string | undefined
   return words.join(" ")
 }
 
-/** Words with which Linux does without ACPI, or without configuration space in memory. */
-const WITHOUT_ACPI = /(^|\s)(acpi=(off|ht)|pci=\S*\b(conf1|noacpi|nommconf)\b)/
+/** Words with which Linux does without ACPI or local APICs, or without configuration space in memory. */
+const WITHOUT_ACPI = /(^|\s)(acpi=(off|ht|noirq)|noapic|nolapic|pci=\S*\b(conf1|noacpi|nommconf)\b)/
 
 /** Whether a guest needs what PCs had before ACPI: see `VmOptions.legacy`. */
 export function needsLegacy(kernel: LoadedKernel["kind"], cmdline: string): boolean {
   return (kernel !== "vmlinux" && kernel !== "bzimage") || WITHOUT_ACPI.test(cmdline)
+}
+
+/**
+ * Whether the tables should not tell of PCI. With `pci=noacpi` Linux still reserves the windows of a host bridge that it
+ * finds in them, against the devices that lie there, and moves those to where no bridge forwards to.
+ */
+export function hidesPci(cmdline: string): boolean {
+  return /(^|\s)pci=\S*\bnoacpi\b/.test(cmdline)
 }

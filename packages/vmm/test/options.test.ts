@@ -3,7 +3,7 @@ import { PassThrough } from "node:stream"
 import { ConfigError, type VirtioDevice } from "@virtkit/interface"
 import { describe, expect, it } from "vitest"
 import { closeDevices, settleDevices } from "../src/devices.js"
-import { checkOptions, composeCmdline, needsLegacy } from "../src/options.js"
+import { checkOptions, composeCmdline, hidesPci, needsLegacy } from "../src/options.js"
 import { tapOutput } from "../src/tap.js"
 import { Teardown } from "../src/teardown.js"
 
@@ -50,9 +50,22 @@ describe("options", () => {
       ])
       expect([needsLegacy("pvh", words), needsLegacy("raw", words)]).toEqual([true, true])
     }
-    for (const words of ["acpi=off", "pci=conf1", "quiet pci=nomsi,noacpi", "pci=nommconf quiet"]) {
+    for (const words of [
+      "acpi=off",
+      "acpi=noirq",
+      "pci=conf1",
+      "quiet pci=nomsi,noacpi",
+      "pci=nommconf quiet",
+    ]) {
       expect([words, needsLegacy("vmlinux", words)]).toEqual([words, true])
     }
+  })
+
+  it("leave PCI out of the tables for a kernel that takes PCI from elsewhere", () => {
+    expect(["pci=noacpi", "quiet pci=nomsi,noacpi"].map(hidesPci)).toEqual([true, true])
+    expect(["", "acpi=off", "pci=noacpix", "xpci=noacpi", "pci=conf1 noacpi"].map(hidesPci)).toEqual(
+      Array(5).fill(false),
+    )
   })
 
   it("make a command line that the caller's words can override", () => {
