@@ -113,12 +113,10 @@ function parseTables(source: ControlSource): ControlCommand | undefined {
   }
 }
 
-/** A count of entries that the data can hold. It has 32 bits: the product stays exact. */
+/** The count of entries at `offset`, if it is there. It has 32 bits: what is computed with it stays exact. */
 function countAt(source: ControlSource, offset: number): number | undefined {
-  const left = source.readableBytes - offset - COUNT_BYTES
-  if (left < 0) return undefined
-  const count = view(bytesAt(source, offset, COUNT_BYTES)).getUint32(0, true)
-  return count * MAC_BYTES > left ? undefined : count
+  if (source.readableBytes < offset + COUNT_BYTES) return undefined
+  return view(bytesAt(source, offset, COUNT_BYTES)).getUint32(0, true)
 }
 
 function tableAt(source: ControlSource, offset: number, count: number): MacTable {

@@ -14,8 +14,9 @@ export class TransmitQueue {
   readonly #core: NetCore
   readonly #frame = new Frame()
   readonly #headerBytes = new Uint8Array(HEADER_BYTES)
-  /** Chains of this batch, which go back to the driver together. */
-  readonly #batch: Chain[] = []
+  /** Chains of this batch, `#batched` of them, which go back to the driver together. */
+  readonly #batch: (Chain | undefined)[] = new Array<Chain | undefined>(BATCH).fill(undefined)
+  #batched = 0
   #accepted = 0
   /** The rest of the ring waits for a later turn of the event loop. */
   #deferred = false
@@ -78,7 +79,7 @@ export class TransmitQueue {
         this.#blocked = true
         return taken
       }
-      this.#batch.push(chain)
+      this.#batch[this.#batched++] = chain
     }
     return limit
   }
@@ -86,8 +87,8 @@ export class TransmitQueue {
   #finishBatch(): void {
     if (this.#accepted > 0) this.#core.backend.commit?.(this.#pair)
     this.#accepted = 0
-    for (let i = 0; i < this.#batch.length; i++) this.#queue.push(this.#batch[i]!, 0)
-    this.#batch.length = 0
+    for (let i = 0; i < this.#batched; i++) this.#queue.push(this.#batch[i]!, 0)
+    this.#batched = 0
     this.#queue.flush()
   }
 

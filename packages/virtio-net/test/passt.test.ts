@@ -68,10 +68,13 @@ describe("the passt backend", () => {
     ])
   })
 
-  it("is started again when it is killed, and the link comes back", async () => {
-    const pidFile = join(folder, "pid")
+  let kills = 0
+
+  /** Kills a child, and waits until another one runs. */
+  async function killOne() {
+    const pidFile = join(folder, `pid${kills}`)
     const child = program(
-      "killed",
+      `killed${kills++}`,
       `require("node:fs").writeFileSync(${JSON.stringify(pidFile)}, String(process.pid))`,
     )
     const n = await started({ command: child.command })
@@ -80,7 +83,11 @@ describe("the passt backend", () => {
     await until(() => existsSync(pidFile) && readFileSync(pidFile, "utf8") !== "", "the child")
     process.kill(Number(readFileSync(pidFile, "utf8")), "SIGKILL")
     await until(() => events.length === 2, "the link to go and come")
-    expect(events).toEqual([
+    return events
+  }
+
+  it("is started again when it is killed, and the link comes back", async () => {
+    expect(await killOne()).toEqual([
       [false, "passt ended by SIGKILL"],
       [true, "passt runs"],
     ])
@@ -95,7 +102,8 @@ describe("the passt backend", () => {
     expect(reasons).toEqual(["passt ended with status 1: No such port"])
     await n.send([[header(), frame()]])
     expect(n.device.counters.txDropped).toBe(1)
-    await n.device.close()
+    // As long as it takes to start one again.
+    await killOne()
     expect(wrong.log()).toHaveLength(1)
   })
 
