@@ -1,4 +1,5 @@
-import { mkdtempSync, rmSync } from "node:fs"
+import { spawn } from "node:child_process"
+import { existsSync, mkdtempSync, rmSync } from "node:fs"
 import { createConnection, createServer, type Socket } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -253,6 +254,47 @@ describe("dgram", () => {
     { local: { host: "192.0.2.77", port: 9 }, remote: { port: 1 } },
   ])("refuses %j", async (options) => {
     await expect(dgramBackend(options)).rejects.toThrow(ConfigError)
+  })
+})
+
+const hasQemu = (process.env.PATH ?? "")
+  .split(":")
+  .some((path) => existsSync(join(path, "qemu-system-x86_64")))
+
+describe.skipIf(!hasQemu)(`QEMU${hasQemu ? "" : " (skipped: qemu-system-x86_64 is not installed)"}`, () => {
+  it("understands both framings: a hub in it joins a stream and a dgram wire", async () => {
+    const path = wirePath()
+    const [ours, theirs] = [await freePort(), await freePort()]
+    const a = await started({ socket: { local: { port: ours }, remote: { port: theirs } } })
+    const b = await started({ socket: { listen: { path } } })
+    const wires = [
+      // First, so that it is there when the other one calls.
+      `dgram,id=b,local.type=inet,local.host=127.0.0.1,local.port=${theirs},remote.type=inet,remote.host=127.0.0.1,remote.port=${ours}`,
+      `stream,id=a,addr.type=unix,addr.path=${path}`,
+      "hubport,id=c,hubid=0,netdev=a",
+      "hubport,id=d,hubid=0,netdev=b",
+    ]
+    const args = [
+      "-M",
+      "none",
+      "-nodefaults",
+      "-display",
+      "none",
+      ...wires.flatMap((wire) => ["-netdev", wire]),
+    ]
+    const qemu = spawn("qemu-system-x86_64", args, { stdio: ["ignore", "ignore", "inherit"] })
+    const ended = new Promise((resolve) => qemu.once("exit", resolve))
+    closers.push({ close: () => qemu.kill() && ended })
+    await until(() => b.device.linkUp, "QEMU to call")
+    const atB = b.post(Array.from({ length: 4 }, () => [2000]))
+    const frames = [60, 61, 1000, 1514].map((length) => frame(length, length))
+    await a.send(frames.map((bytes) => [header(), bytes]))
+    expect(await receivedFrames(b, atB, 4)).toEqual(frames)
+    const atA = a.post(Array.from({ length: 4 }, () => [2000]))
+    await b.send(frames.map((bytes) => [header(), bytes]))
+    expect(await receivedFrames(a, atA, 4)).toEqual(frames)
+    qemu.kill()
+    await until(() => !b.device.linkUp, "QEMU to go")
   })
 })
 
