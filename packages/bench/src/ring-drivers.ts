@@ -1,11 +1,11 @@
-/** What of a ring both sides of the benchmark have to agree on. Everything lies in one buffer, from guest address `base`. */
+/** What of a ring both sides of the benchmark have to agree on. Everything lies in one buffer. */
 export interface RingShape {
   readonly size: number
   /** Descriptors of each chain: one readable, the rest writable. */
   readonly descriptors: number
   readonly indirect: boolean
-  /** Guest address of the first byte of the buffer. */
-  readonly base: number
+  /** Upper half of the guest address of the buffer, which lies at a multiple of 4 GiB. */
+  readonly high: number
 }
 
 /**
@@ -60,20 +60,24 @@ export class LeanSplitDriver implements LeanDriver {
   }
 
   fill(): void {
-    const { size, descriptors, indirect, base } = this.#shape
-    for (let chain = 0; chain < this.chains; chain++) {
-      const head = chain * this.#step
+    const { size, descriptors, indirect, high } = this.#shape
+    const { chains } = this
+    const desc = this.#desc
+    const avail = this.#avail
+    const last = descriptors - 1
+    for (let chain = 0, head = 0; chain < chains; chain++) {
+      avail[2 + ((this.#availIndex + chain) & (size - 1))] = head
       if (indirect) {
-        writeDescriptor(this.#desc, head, base + TABLES + TABLE_BYTES * chain, 16 * descriptors, INDIRECT, 0)
+        writeDescriptor(desc, head, TABLES + TABLE_BYTES * chain, high, 16 * descriptors, INDIRECT)
+        head++
       } else {
-        for (let i = 0; i < descriptors; i++) {
-          const flags = (i > 0 ? WRITE : 0) | (i + 1 < descriptors ? NEXT : 0)
-          writeDescriptor(this.#desc, head + i, base + DATA, BUFFER_BYTES, flags, head + i + 1)
+        for (let i = 0; i <= last; i++, head++) {
+          const flags = (i > 0 ? WRITE : 0) | (i < last ? NEXT : 0)
+          writeDescriptor(desc, head, DATA, high, BUFFER_BYTES, flags | ((head + 1) << 16))
         }
       }
-      this.#avail[2 + ((this.#availIndex + chain) & (size - 1))] = head
     }
-    this.#availIndex = (this.#availIndex + this.chains) & 0xffff
+    this.#availIndex = (this.#availIndex + chains) & 0xffff
     Atomics.store(this.#avail, 1, this.#availIndex)
   }
 
@@ -118,24 +122,34 @@ export class LeanPackedDriver implements LeanDriver {
   }
 
   fill(): void {
-    const { size, descriptors, indirect, base } = this.#shape
+    const { size, descriptors, indirect, high } = this.#shape
+    const { chains } = this
+    const desc = this.#desc
     const firstSlot = this.#slot
     const firstOwner = this.#owner
-    for (let chain = 0; chain < this.chains; chain++) {
+    const last = descriptors - 1
+    let slot = firstSlot
+    // The flags of the very first one come last: they publish all.
+    let owner = firstOwner ^ OWNER
+    for (let chain = 0; chain < chains; chain++) {
       for (let i = 0; i < this.#step; i++) {
-        const flags = indirect ? INDIRECT : (i > 0 ? WRITE : 0) | (i + 1 < descriptors ? NEXT : 0)
-        const address = indirect ? base + TABLES + TABLE_BYTES * chain : base + DATA
-        const length = indirect ? 16 * descriptors : BUFFER_BYTES
-        // The flags of the very first one come last: they publish all.
-        const owner = chain + i === 0 ? this.#owner ^ OWNER : this.#owner
-        writeDescriptor(this.#desc, this.#slot, address, length, chain, flags | owner)
-        this.#slot++
-        if (this.#slot === size) {
-          this.#slot = 0
-          this.#owner ^= OWNER
+        if (indirect) {
+          const idAndFlags = chain | ((INDIRECT | owner) << 16)
+          writeDescriptor(desc, slot, TABLES + TABLE_BYTES * chain, high, 16 * descriptors, idAndFlags)
+        } else {
+          const flags = (i > 0 ? WRITE : 0) | (i < last ? NEXT : 0)
+          writeDescriptor(desc, slot, DATA, high, BUFFER_BYTES, chain | ((flags | owner) << 16))
+        }
+        if (slot === firstSlot) owner = firstOwner
+        slot++
+        if (slot === size) {
+          slot = 0
+          owner ^= OWNER
         }
       }
     }
+    this.#slot = slot
+    this.#owner = owner
     const flags = indirect ? INDIRECT : descriptors > 1 ? NEXT : 0
     Atomics.store(this.#words, 8 * firstSlot + 7, flags | firstOwner)
   }
@@ -158,30 +172,28 @@ export class LeanPackedDriver implements LeanDriver {
   }
 }
 
-/** The last two fields are flags and next in a split ring, id and flags in a packed one. */
+/** The last word is flags and next in a split ring, id and flags in a packed one. */
 function writeDescriptor(
   view: DataView,
   index: number,
-  address: number,
+  low: number,
+  high: number,
   length: number,
-  third: number,
-  fourth: number,
+  last: number,
 ): void {
   const at = 16 * index
-  view.setUint32(at, address >>> 0, true)
-  view.setUint32(at + 4, Math.floor(address / 0x1_0000_0000), true)
+  view.setUint32(at, low, true)
+  view.setUint32(at + 4, high, true)
   view.setUint32(at + 8, length, true)
-  view.setUint32(at + 12, third | (fourth << 16), true)
+  view.setUint32(at + 12, last, true)
 }
 
-function writeTables(view: DataView, { descriptors, base }: RingShape, chains: number, split: boolean): void {
+function writeTables(view: DataView, { descriptors, high }: RingShape, chains: number, split: boolean): void {
   for (let chain = 0; chain < chains; chain++) {
     for (let i = 0; i < descriptors; i++) {
-      const flags = i > 0 ? WRITE : 0
-      const index = (TABLE_BYTES / 16) * chain + i
-      const next = i + 1 < descriptors ? NEXT : 0
-      if (split) writeDescriptor(view, index, base + DATA, BUFFER_BYTES, flags | next, i + 1)
-      else writeDescriptor(view, index, base + DATA, BUFFER_BYTES, 0, flags)
+      const flags = (i > 0 ? WRITE : 0) | (split && i + 1 < descriptors ? NEXT : 0)
+      const last = split ? flags | ((i + 1) << 16) : flags << 16
+      writeDescriptor(view, (TABLE_BYTES / 16) * chain + i, DATA, high, BUFFER_BYTES, last)
     }
   }
 }

@@ -40,6 +40,9 @@ export interface GuestMemory {
    */
   hostAddress(address: number, length: number): number
 
+  /** False while nobody needs {@link markDirty}: hot paths look here first. Absent where that is not known. */
+  readonly dirtyTracking?: boolean
+
   /** Tells dirty tracking that `[address, address + length)` was written by other means than this object. */
   markDirty(address: number, length: number): void
 }

@@ -29,6 +29,8 @@ const OWNER = VIRTQ_DESC_F_AVAIL | VIRTQ_DESC_F_USED
 /** How many slots {@link PackedRing} looks at together. */
 const LOOK_AHEAD = 32
 
+const NOT_AVAILABLE = "a descriptor that is not available where one has to be"
+
 /** Bit of a position that holds the wrap counter, as in event suppression structures (2.8.14). */
 const WRAP = 0x8000
 
@@ -95,47 +97,19 @@ export class PackedRing implements Ring {
 
   take(chain: RingChain): number {
     if (this.#seen === 0 && !this.#look()) return EMPTY
-    const size = this.#size
-    const longs = this.#longs
-    let slot = this.#availSlot
-    let owner = this.#availOwner
-    // A list with no end, or more than the driver has got back (bad-input #8, #15, #17), stops here: every descriptor
-    // takes a slot, and where the chain ends, so its id, would be anybody's guess.
-    const room = size - this.#taken
-    let slots = 0
-    let wrong: string | undefined
-    let idAndFlags: number
-    chain.clear(0)
-    for (;;) {
-      if (slots === room) return this.#break(`more descriptors available than there is room for, ${room}`)
-      idAndFlags = longs[LONGS * slot + ID_AND_FLAGS]!
-      const flags = idAndFlags >>> 16
-      if ((flags & OWNER) !== owner) return this.#break("a descriptor list with one that is not available")
-      // The rest of a malformed list is read for its end only.
-      if (wrong === undefined) {
-        wrong =
-          (flags & VIRTQ_DESC_F_INDIRECT) === 0
-            ? this.#reader.addBuffer(this.#desc, DESC_BYTES * slot, (flags & VIRTQ_DESC_F_WRITE) !== 0, chain)
-            : this.#addTable(slot, slots > 0 || (flags & VIRTQ_DESC_F_NEXT) !== 0, chain)
-      }
-      slots++
-      slot++
-      if (slot === size) {
-        slot = 0
-        owner ^= OWNER
-      }
-      if ((flags & VIRTQ_DESC_F_NEXT) === 0) break
-    }
-    // 2.8.6: the id is that of the last descriptor.
-    chain.head = idAndFlags & 0xffff
-    chain.slots = slots
-    this.#availSlot = slot
-    this.#availOwner = owner
-    this.#taken += slots
-    this.#seen = slots < this.#seen ? this.#seen - slots : 0
-    if (wrong === undefined) return TAKEN
-    this.reason = wrong
-    return MALFORMED
+    const slot = this.#availSlot
+    // In one, and once: the guest may change it meanwhile.
+    const idAndFlags = this.#longs[LONGS * slot + ID_AND_FLAGS]!
+    const flags = idAndFlags >>> 16
+    if ((flags & OWNER) !== this.#availOwner) return this.#break(NOT_AVAILABLE)
+    if (this.#taken === this.#size) return this.#break("more descriptors available than there is room for, 0")
+    if ((flags & VIRTQ_DESC_F_NEXT) !== 0) return this.#takeList(flags, chain)
+    chain.clear(idAndFlags & 0xffff)
+    const wrong =
+      (flags & VIRTQ_DESC_F_INDIRECT) !== 0
+        ? this.#addTable(slot, chain)
+        : this.#reader.addBuffer(this.#desc, DESC_BYTES * slot, (flags & VIRTQ_DESC_F_WRITE) !== 0, chain)
+    return this.#moveOn(chain, 1, wrong)
   }
 
   complete(chain: RingChain, written: number, whole: boolean): void {
@@ -177,7 +151,7 @@ export class PackedRing implements Ring {
     this.#taken -= count
     this.#joinable = false
     Atomics.store(this.#words, WORDS * this.#firstSlot + FLAGS, this.#firstFlags)
-    this.#markUsedDirty(count)
+    if (this.#options.memory.dirtyTracking !== false) this.#markUsedDirty(count)
     return this.#driverWantsInterrupt(count)
   }
 
@@ -220,10 +194,61 @@ export class PackedRing implements Ring {
     return true
   }
 
-  /** 2.8.7: adds the buffers of an indirect table, which has no flag but WRITE; `listed` if the descriptor is in a list. */
-  #addTable(slot: number, listed: boolean, chain: RingChain): string | undefined {
-    // 2.8.19: its end is that of the chain.
-    if (listed) return "an indirect descriptor within a list"
+  /** 2.8.6: several descriptors in a row, all but the last with NEXT. `flags` are those of the first. */
+  #takeList(flags: number, chain: RingChain): number {
+    const size = this.#size
+    // A list with no end, or more than the driver has got back (bad-input #8, #15, #17), stops here: every descriptor
+    // takes a slot, and where the chain ends, so its id, would be anybody's guess.
+    const room = size - this.#taken
+    let slot = this.#availSlot
+    let owner = this.#availOwner
+    let slots = 0
+    let wrong: string | undefined
+    chain.clear(0)
+    for (;;) {
+      // The rest of a malformed list is read for its end only.
+      if (wrong === undefined) {
+        wrong =
+          (flags & VIRTQ_DESC_F_INDIRECT) !== 0
+            ? "an indirect descriptor within a list" // 2.8.19
+            : this.#reader.addBuffer(this.#desc, DESC_BYTES * slot, (flags & VIRTQ_DESC_F_WRITE) !== 0, chain)
+      }
+      slots++
+      if ((flags & VIRTQ_DESC_F_NEXT) === 0) break
+      if (slots === room) return this.#break(`more descriptors available than there is room for, ${room}`)
+      slot++
+      if (slot === size) {
+        slot = 0
+        owner ^= OWNER
+      }
+      const idAndFlags = this.#longs[LONGS * slot + ID_AND_FLAGS]!
+      flags = idAndFlags >>> 16
+      if ((flags & OWNER) !== owner) return this.#break(NOT_AVAILABLE)
+      // 2.8.6: the id is that of the last descriptor.
+      chain.head = idAndFlags & 0xffff
+    }
+    return this.#moveOn(chain, slots, wrong)
+  }
+
+  /** The chain takes the next `slots` slots; `wrong` is the rule that it breaks, if it does. */
+  #moveOn(chain: RingChain, slots: number, wrong: string | undefined): number {
+    chain.slots = slots
+    this.#taken += slots
+    this.#seen = slots < this.#seen ? this.#seen - slots : 0
+    const next = this.#availSlot + slots
+    if (next < this.#size) {
+      this.#availSlot = next
+    } else {
+      this.#availSlot = next - this.#size
+      this.#availOwner ^= OWNER
+    }
+    if (wrong === undefined) return TAKEN
+    this.reason = wrong
+    return MALFORMED
+  }
+
+  /** 2.8.7: adds the buffers of the indirect table that the descriptor refers to; of its flags WRITE alone counts. */
+  #addTable(slot: number, chain: RingChain): string | undefined {
     const reader = this.#reader
     const wrong = reader.enterTable(this.#desc, DESC_BYTES * slot)
     if (wrong !== undefined) return wrong
@@ -251,7 +276,8 @@ export class PackedRing implements Ring {
 
   #storeEvent(value: number): void {
     Atomics.store(this.#deviceEvent, 0, value)
-    this.#options.memory.markDirty(this.#options.used, 4)
+    const { memory, used } = this.#options
+    if (memory.dirtyTracking !== false) memory.markDirty(used, 4)
   }
 
   #markUsedDirty(count: number): void {

@@ -99,7 +99,7 @@ export class DescriptorReader {
     return view
   }
 
-  /** Whether the range at `addresses[index]` lies whole in one region (bad-input #11); infinity is in none. */
+  /** Whether the range at `addresses[index]` lies whole in one region (bad-input #11). */
   #inMemory(addresses: Float64Array, index: number, length: number): boolean {
     const address = addresses[index]!
     const last = this.#region
@@ -114,9 +114,10 @@ export class DescriptorReader {
   }
 }
 
-/** Reads the 64-bit address of a descriptor; from 2^53 on, where Numbers are not exact and no memory is, infinity. */
+/**
+ * Reads the 64-bit address of a descriptor. From 2^53 on, where no memory is, it may be another address than the
+ * guest's, but never one below that.
+ */
 function readAddress(view: DataView, at: number, addresses: Float64Array, index: number): void {
-  const high = view.getUint32(at + 4, true)
-  addresses[index] =
-    high < 0x20_0000 ? high * 0x1_0000_0000 + view.getUint32(at, true) : Number.POSITIVE_INFINITY
+  addresses[index] = view.getUint32(at + 4, true) * 0x1_0000_0000 + view.getUint32(at, true)
 }

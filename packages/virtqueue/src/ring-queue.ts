@@ -167,7 +167,7 @@ export class RingQueue implements DeviceQueue {
       nextAvail: this.#ring.nextAvail,
       nextUsed: this.#ring.nextUsed,
       inFlight: taken.sort((a, b) => a.sequence - b.sequence).map(saved),
-      broken: this.#broken ? (this.#lastError ?? "broken") : null,
+      broken: this.#broken ? this.#lastError! : null,
     }
   }
 

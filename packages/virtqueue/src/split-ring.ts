@@ -107,7 +107,7 @@ export class SplitRing implements Ring {
     this.pending = 0
     this.#joinable = false
     Atomics.store(this.#used, IDX, after)
-    this.#markUsedDirty(before, count)
+    if (this.#options.memory.dirtyTracking !== false) this.#markUsedDirty(before, count)
     // 2.7.7.2 and 2.7.10; loaded after used.idx was stored.
     if (!this.#eventIdx) return (Atomics.load(this.#avail, 0) & VIRTQ_AVAIL_F_NO_INTERRUPT) === 0
     const event = Atomics.load(this.#avail, RING + this.#size)
@@ -170,7 +170,8 @@ export class SplitRing implements Ring {
 
   #storeUsed(word: number, value: number): void {
     Atomics.store(this.#used, word, value)
-    this.#options.memory.markDirty(this.#options.used + 2 * word, 2)
+    const { memory, used } = this.#options
+    if (memory.dirtyTracking !== false) memory.markDirty(used + 2 * word, 2)
   }
 
   #markUsedDirty(before: number, count: number): void {

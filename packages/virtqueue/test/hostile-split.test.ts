@@ -434,8 +434,36 @@ describe("rings in impossible places", () => {
     }
   })
 
+  it("give a reason in a region that the VMM placed at an odd address", () => {
+    const odd = new TestMemory({ regions: [{ guestAddress: 0x1002, size: 0x10000 }] })
+    expect(createQueue({ ...good, memory: odd }).reason).toMatch(/not in guest memory/)
+    expect(createQueue({ ...good, memory: odd, desc: 0x1010 }).reason).toMatch(/lies in a misaligned region/)
+  })
+
   it("takes rings that end with their region", () => {
     expect(createQueue({ ...good, desc: 0x10000 - 128, used: 0x20000 - 72 }).queue).toBeDefined()
+  })
+})
+
+describe("used_event", () => {
+  it("interrupts when a batch passes it, from the index before to that of the last chain", () => {
+    // The batch is the used elements 65534, 65535 and 0.
+    for (const [event, expected] of [
+      [65533, false],
+      [65534, true],
+      [65535, true],
+      [0, true],
+      [1, false],
+      [32768, false],
+    ] as const) {
+      const test = setup({ eventIdx: true, start: 65534 })
+      for (let i = 0; i < 3; i++) test.driver.add({ writable: [1] })
+      test.driver.publish()
+      test.memory.writeUint16(test.driver.avail + 4 + 2 * 8, event)
+      for (let i = 0; i < 3; i++) test.queue.push(test.queue.pop()!, 1)
+      test.queue.flush()
+      expect(test.interrupts() === 1, `used_event ${event}`).toBe(expected)
+    }
   })
 })
 

@@ -79,6 +79,25 @@ describe.each(RINGS)("a queue on a $ring ring", ({ packed }) => {
       }
     })
 
+    it("bad-input #11: a buffer below the region of the one before it", () => {
+      const regions = [
+        { guestAddress: 0, size: RAM },
+        { guestAddress: 2 * RAM, size: 4096 },
+      ]
+      for (const [low, expected] of [
+        [2 * RAM - 1, undefined],
+        [RAM - 1, 2],
+      ] as const) {
+        const memory = new TestMemory({ regions })
+        const { driver, queue } = setup({ memory })
+        driver.add({ writable: [1, 1] })
+        memory.writeBigUint64(driver.desc, BigInt(2 * RAM))
+        memory.writeBigUint64(driver.desc + 16, BigInt(low))
+        driver.publish()
+        expect(queue.pop()?.count).toBe(expected)
+      }
+    })
+
     it("takes indirect tables wherever they lie in a large region", () => {
       const size = 3 * 2 ** 30
       const memory = new TestMemory({ regions: [{ guestAddress: 4096, size }], shared: true })

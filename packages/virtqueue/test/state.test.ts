@@ -1,7 +1,16 @@
 import { RestoreError, StateError } from "@virtkit/interface"
-import type { QueueState } from "@virtkit/virtqueue"
+import { createQueue, type QueueState } from "@virtkit/virtqueue"
 import { describe, expect, it } from "vitest"
-import { bytes, copyOf, deviceSide, RINGS, type SetupOptions, setup, setupRing } from "./setup.js"
+import {
+  bytes,
+  copyOf,
+  deviceSide,
+  LargeMemory,
+  RINGS,
+  type SetupOptions,
+  setup,
+  setupRing,
+} from "./setup.js"
 
 describe.each(RINGS)("state of a queue on a $ring ring", ({ packed }) => {
   const make = (options: SetupOptions = {}) => setupRing({ packed, ...options })
@@ -88,6 +97,17 @@ describe.each(RINGS)("state of a queue on a $ring ring", ({ packed }) => {
     expect(() => queue.restore(queue.state())).toThrow(StateError)
   })
 
+  it("has chains of many buffers", () => {
+    const { driver, queue, memory } = make({ size: 64 })
+    driver.add({ readable: new Array(20).fill(bytes(1, 2)), writable: new Array<number>(20).fill(3) })
+    driver.publish()
+    queue.pop()
+    const other = deviceSide(driver, memory, { packed, size: 64 })
+    other.queue.restore(queue.state())
+    const chain = other.queue.pop()!
+    expect([chain.count, chain.readable, chain.readableBytes, chain.writableBytes]).toEqual([40, 20, 40, 60])
+  })
+
   it("keeps why a queue is broken", () => {
     const { driver, queue, memory } = make()
     const state = { ...(queue.state() as QueueState), broken: "why" }
@@ -138,6 +158,14 @@ describe.each(RINGS)("state of a queue on a $ring ring", ({ packed }) => {
         first({ slots: 3 }),
         first({ slots: 9 }),
         first({ readable: 3 }),
+        { ...good, inFlight: [3, two] },
+        first({ buffers: [place, 3] }),
+        first({
+          buffers: [
+            { address: 0, length: 2 ** 32 - 1 },
+            { address: 0, length: 2 },
+          ],
+        }),
         first({ buffers: {} }),
         first({ buffers: [place, null] }),
         first({ buffers: [place, { address: 4096, length: 0 }] }),
@@ -167,6 +195,41 @@ describe.each(RINGS)("state of a queue on a $ring ring", ({ packed }) => {
       expect(other.queue.state()).toEqual(good)
     }
   })
+})
+
+it("bad-input #13, #31: a saved chain of more than 2^32 bytes is refused", () => {
+  const memory = new LargeMemory(3 * 2 ** 30)
+  const { driver, queue } = setup({ memory })
+  driver.add({ readable: [bytes(1)], writable: [1] })
+  driver.publish()
+  queue.pop()
+  const state = queue.state() as QueueState
+  const half = { address: 0, length: 2 ** 31 }
+  for (const [buffers, fits] of [
+    [[half, half], true],
+    [[half, half, { address: 0, length: 1 }], false],
+  ] as const) {
+    const other = deviceSide(driver, memory)
+    const restore = (): void =>
+      other.queue.restore({ ...state, inFlight: [{ ...state.inFlight[0]!, buffers }] })
+    if (fits) restore()
+    else expect(restore).toThrow(RestoreError)
+  }
+})
+
+it("is that of a split ring in any order, if nothing else is said", () => {
+  const { driver, memory, queue } = setup()
+  const { size, desc, avail, used } = driver
+  const rest = { memory, eventIdx: false, indirect: false, onInterrupt: () => {}, onBroken: () => {} }
+  const made = createQueue({ index: 0, size, desc, avail, used, ...rest })
+  driver.add({ writable: [1] })
+  driver.publish()
+  queue.pop()
+  const [chain] = (queue.state() as QueueState).inFlight
+  const done = { ...(queue.state() as QueueState), inFlight: [{ ...chain, written: 1 }] }
+  expect(() => made.queue?.restore(done)).toThrow(RestoreError)
+  made.queue?.restore(queue.state())
+  expect(made.queue?.state()).toEqual(queue.state())
 })
 
 describe("state of a queue on a split ring", () => {
