@@ -287,7 +287,6 @@ export const MUTATIONS = [
   ],
   ["packed-ring.ts", "this.#storeEvent(RING_EVENT_FLAGS_DISABLE << 16)", "", "notifications never off"],
   // The queue over either.
-  ["ring-queue.ts", "malformed < this.size)", "true)", "malformed chains without end"],
   ["ring-queue.ts", "if (malformed > 0) this.flush()", "", "malformed chains not published"],
   [
     "ring-queue.ts",

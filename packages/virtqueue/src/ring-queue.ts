@@ -71,8 +71,9 @@ export class RingQueue implements DeviceQueue {
     if (this.#waiting.length > 0) return this.#hand(this.#waiting.pop()!)
     let found: RingChain | undefined
     let malformed = 0
-    // Bounded, because a driver may offer malformed chains as fast as they are refused (bad-input #16).
-    while (found === undefined && malformed < this.size) {
+    // Ends, because what is refused here is not published yet, and no driver may offer more than it has got back
+    // (bad-input #16).
+    while (found === undefined) {
       const chain = this.#spare
       const result = this.#ring.take(chain)
       if (result === EMPTY) break

@@ -86,7 +86,9 @@ describe.each(RINGS)("state of a queue on a $ring ring", ({ packed }) => {
     first.queue.unpop(first.queue.pop()!)
     const { queue } = deviceSide(first.driver, first.memory, { packed })
     queue.restore(first.queue.state())
+    expect(queue.enableNotification()).toBe(true)
     expect([queue.pop()!.head, queue.pop()]).toEqual([head, undefined])
+    expect(queue.enableNotification()).toBe(false)
   })
 
   it("is taken back by a new queue only", () => {
@@ -181,6 +183,8 @@ describe.each(RINGS)("state of a queue on a $ring ring", ({ packed }) => {
           ? [
               { ...good, nextAvail: 0x8000 | 8 },
               { ...good, nextUsed: 0x8000 | 8 },
+              { ...good, nextAvail: 0x8000 | 12, nextUsed: 0x8000 | 8 },
+              { ...good, nextAvail: 3, nextUsed: 0x8000 | 7, inFlight: [one] },
               { ...good, nextUsed: good.nextUsed & 0x7fff },
             ]
           : [first({ id: two.id })]),
