@@ -29,17 +29,30 @@ const INIT = `exec </dev/console >/dev/console 2>&1
 poweroff -f
 `
 
+/** What guests are made of beside their scripts. */
+export interface GuestOptions {
+  /** Programs of the host. */
+  readonly programs?: readonly string[]
+  /** Files of the host, by absolute paths, which are the same in the guest. */
+  readonly files?: readonly string[]
+  /** Of the guests' kernel, such as "6.12": see `findKernel`. The lab's own is always the distribution's. */
+  readonly series?: string
+}
+
 /** What a guest boots: Debian's kernel, and the path of an initramfs with the scripts. */
 export async function guestFiles(
   scripts: Readonly<Record<string, string>>,
-  programs: readonly string[] = [],
+  { programs = [], files = [], series }: GuestOptions = {},
 ): Promise<{ kernel: Kernel; initrd: string }> {
-  const kernel = await findKernel()
+  const kernel = await findKernel(series === undefined ? {} : { series })
   const initrd = await cachedInitramfs({
     kernel,
     modules: MODULES,
     programs,
-    files: Object.entries(scripts).map(([name, data]) => ({ target: `/scripts/${name}`, data })),
+    files: [
+      ...Object.entries(scripts).map(([name, data]) => ({ target: `/scripts/${name}`, data })),
+      ...files.map((path) => ({ target: path, source: path })),
+    ],
     init: INIT,
   })
   return { kernel, initrd }
@@ -72,13 +85,17 @@ export class LinuxLab implements AsyncDisposable {
     this.kernel = kernel
   }
 
-  /** `scripts`: by the name that `run` is given. `programs`: of the host, for the guests. */
+  /** `scripts`: by the name that `run` is given. */
   static async start(
     scripts: Readonly<Record<string, string>>,
-    options: LabOptions & { readonly programs?: readonly string[] } = {},
+    options: LabOptions & GuestOptions = {},
   ): Promise<LinuxLab> {
-    const { programs = [], ...labOptions } = options
-    const { kernel, initrd } = await guestFiles(scripts, programs)
+    const { programs, files, series, ...labOptions } = options
+    const { kernel, initrd } = await guestFiles(scripts, {
+      ...(programs && { programs }),
+      ...(files && { files }),
+      ...(series !== undefined && { series }),
+    })
     const lab = await Lab.start({
       timeout: 180_000,
       ...labOptions,
