@@ -187,9 +187,15 @@ export class NetDevice extends EventEmitter<NetEvents> implements VirtioDevice {
     if (session === undefined || queueIndex > this.#controlIndex) return
     const pair = queueIndex >> 1
     const queues = (queueIndex & 1) === 0 ? session.receiveQueues : session.transmitQueues
-    // Enabled after a reset of the queue.
-    if (queues[pair] === undefined) this.#setUpQueue(queueIndex)
-    queues[pair]?.notify()
+    const queue = queues[pair]
+    if (queue !== undefined) {
+      queue.notify()
+      return
+    }
+    // Enabled after a reset of the queue: what came meanwhile may wait at the backend.
+    this.#setUpQueue(queueIndex)
+    if (queues === session.receiveQueues) session.receiveQueues[pair]?.ready()
+    else session.transmitQueues[pair]?.notify()
   }
 
   resetQueue(queueIndex: number): void {

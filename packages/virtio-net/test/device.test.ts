@@ -579,6 +579,7 @@ describe("life", () => {
     n.device.notify(RX)
     n.device.notify(TX)
     expect(backend.session!.buffers(0)).not.toBe(old)
+    expect(backend.ready).toEqual([0])
     await n.send([[header(), frame()]])
     expect(backend.frames).toHaveLength(1)
   })

@@ -4,6 +4,7 @@ import { ConfigError } from "@virtkit/interface"
 import { Tap } from "@virtkit/native"
 import { type DriverChain, TestMemory, until } from "@virtkit/testkit"
 import { net } from "@virtkit/virtio-net"
+import { createQueue } from "@virtkit/virtqueue"
 import { afterEach, describe, expect, it } from "vitest"
 import {
   F,
@@ -62,6 +63,8 @@ function wire(...more: string[]) {
   }
 }
 
+const IN_ORDER = 1n << 35n
+
 const opened: Nic[] = []
 
 interface Given {
@@ -69,6 +72,7 @@ interface Given {
   queues?: number
   queueSize?: number
   buffers?: readonly (readonly number[])[]
+  inOrder?: boolean
 }
 
 async function tapNic(name: string, mac: string, given: Given = {}) {
@@ -76,6 +80,7 @@ async function tapNic(name: string, mac: string, given: Given = {}) {
   const n = new Nic(device, {
     memory: new MappedTestMemory(8 << 20),
     queueSize: given.queueSize ?? 64,
+    createQueue: (options) => createQueue({ ...options, inOrder: given.inOrder ?? false }),
     ...(given.features === undefined ? {} : { features: given.features }),
   })
   opened.push(n)
@@ -263,6 +268,28 @@ suite(`TAP${reason === undefined ? "" : ` (${reason})`}`, () => {
       got += seen.length
     }
     expect(b.device.counters).toMatchObject({ rxFrames: got, rxFiltered: 150, rxTooLong: 0, malformed: 0 })
+  })
+
+  it("gives buffers back in their order, unwanted frames in between or not (IN_ORDER)", async () => {
+    wire()
+    const a = await tapNic(A, GUEST_MAC)
+    const features = F.VERSION_1 | F.INDIRECT | F.MRG_RXBUF | F.CTRL_VQ | F.CTRL_RX | IN_ORDER
+    const b = await tapNic(B, HOST_MAC, {
+      inOrder: true,
+      features,
+      buffers: Array.from({ length: 12 }, () => [200]),
+    })
+    await b.n.command(0, 0, [0])
+    const frames = [60, 150, 70, 61].flatMap((length) => [
+      frame(length + 1, 1, { to: "52:54:00:00:00:77", from: GUEST_MAC }),
+      frame(length, length, { to: HOST_MAC, from: GUEST_MAC }),
+    ])
+    await a.n.send(frames.map((bytes) => [header(), bytes]))
+    await used(b.n, b.chains, 4)
+    expect(b.chains.slice(0, 4).map((chain) => received(chain).bytes)).toEqual(
+      frames.filter((_, i) => i % 2 === 1),
+    )
+    expect(b.device.counters.rxFiltered).toBe(4)
   })
 
   it("has several queues, and answers on the one that a flow came from", async () => {
