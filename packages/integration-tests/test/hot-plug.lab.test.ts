@@ -22,7 +22,7 @@ while :; do
   while /usr/bin/dd if=$disk of=/dev/null bs=16384 iflag=direct 2>/dev/null; do :; done &
   echo writing $round
   passes=0
-  while /usr/bin/dd if=/tmp/pattern of=$disk bs=4096 oflag=direct 2>/tmp/said; do passes=$((passes + 1)); done
+  while /usr/bin/dd if=/tmp/pattern of=$disk bs=4096 oflag=direct conv=nocreat,notrunc 2>/tmp/said; do passes=$((passes + 1)); done
   blocks=$(sed -n 's/+. records out//p' /tmp/said)
   while [ -b "$disk" ]; do usleep 20000; done
   wait %2
@@ -55,8 +55,8 @@ describe("a disk that comes and goes while a Linux guest runs", { timeout: 600_0
       ROUNDS / 4,
     )
     expect(after).toEqual(before)
-    // What the block layer says of requests that it could not send any more is as it should be.
-    const others = complaints.split("\n").filter((line) => !/I\/O error|lost async page write|^$/.test(line))
-    expect(others.filter((line) => /virtio|pci|acpi|BUG|WARNING/i.test(line))).toEqual([])
+    // Requests that the guest began after it had let go fail in the guest; before it reads the ACPI tables it has no PCI.
+    const expected = /I\/O error|lost async page write|No config space access function found|^$/
+    expect(complaints.split("\n").filter((line) => !expected.test(line))).toEqual([])
   })
 })

@@ -57,15 +57,21 @@ interface Round {
   readonly wrong: number
 }
 
+function requestsOf(device: string): number {
+  const queues = vm.statistics().devices.find(({ name }) => name === device)?.queues ?? []
+  return (queues as { chains: number }[]).reduce((sum, { chains }) => sum + chains, 0)
+}
+
 async function round(number: number): Promise<Round> {
   writeFileSync(DISK, Buffer.alloc(pattern.length))
   const disk = await block({ path: DISK })
   await vm.plug(disk)
-  await heard(new RegExp(`^writing ${number}$`, "m"))
-  // Not always at the same point of what the guest does.
-  await new Promise((resolve) => setTimeout(resolve, (number * 37) % 150))
+  await heard(new RegExp(`^writing ${number}\\n`, "m"))
+  // It is at work, and not always at the same point of it.
+  const requests = 60 + ((number * 37) % 200)
+  while (requestsOf(disk.name) < requests) await new Promise((resolve) => setTimeout(resolve, 2))
   await vm.unplug(disk)
-  const [, full, acked] = await heard(new RegExp(`^round ${number} passes (\\d+) blocks (\\d+)$`, "m"))
+  const [, full, acked] = await heard(new RegExp(`^round ${number} passes (\\d+) blocks (\\d+)\\n`, "m"))
   const [passes, acknowledged] = [Number(full), Number(acked)]
   const bytes = readFileSync(DISK)
   let [lost, wrong] = [0, 0]
@@ -85,6 +91,7 @@ async function holdings() {
   return { ...resources(), devices: devices.length, ranges, messages }
 }
 
+if (process.env.VIRTKIT_VERBOSE) vm.serial.on("data", (text: string) => process.stderr.write(text))
 await vm.start()
 await heard(/^pattern ([0-9a-f]{64})/m).then(([, sum]) => {
   if (sum !== createHash("sha256").update(pattern).digest("hex"))
@@ -98,7 +105,7 @@ for (let number = 1; number <= ROUNDS; number++) {
 }
 const after = await holdings()
 vm.serial.write("complaints\n")
-const [, complaints] = await heard(/^complaints:\n((?:.*\n)*?)end of complaints$/m)
+const [, complaints] = await heard(/^complaints:\n((?:.*\n)*?)end of complaints\n/m)
 await vm.kill()
 await vm.close()
 rmSync(DISK)
