@@ -201,7 +201,7 @@ export const MUTATIONS = [
   ],
   ["packed-ring.ts", "this.#availOwner ^= OWNER", "", "wrap counter of the available side stays"],
   ["packed-ring.ts", "        owner ^= OWNER\n", "", "wrap counter within a list stays"],
-  ["packed-ring.ts", "chain.head = idAndFlags & 0xffff", "", "id of another descriptor"],
+  ["packed-ring.ts", " id = idAndFlags & 0xffff", "", "id of another descriptor"],
   [
     "packed-ring.ts",
     '? "an indirect descriptor within a list" // 2.8.19',

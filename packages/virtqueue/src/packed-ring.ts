@@ -200,9 +200,13 @@ export class PackedRing implements Ring {
     // A list with no end, or more than the driver has got back (bad-input #8, #15, #17), stops here: every descriptor
     // takes a slot, and where the chain ends, so its id, would be anybody's guess.
     const room = size - this.#taken
+    const longs = this.#longs
+    const desc = this.#desc
+    const reader = this.#reader
     let slot = this.#availSlot
     let owner = this.#availOwner
     let slots = 0
+    let id = 0
     let wrong: string | undefined
     chain.clear(0)
     for (;;) {
@@ -211,7 +215,7 @@ export class PackedRing implements Ring {
         wrong =
           (flags & VIRTQ_DESC_F_INDIRECT) !== 0
             ? "an indirect descriptor within a list" // 2.8.19
-            : this.#reader.addBuffer(this.#desc, DESC_BYTES * slot, (flags & VIRTQ_DESC_F_WRITE) !== 0, chain)
+            : reader.addBuffer(desc, DESC_BYTES * slot, (flags & VIRTQ_DESC_F_WRITE) !== 0, chain)
       }
       slots++
       if ((flags & VIRTQ_DESC_F_NEXT) === 0) break
@@ -221,12 +225,13 @@ export class PackedRing implements Ring {
         slot = 0
         owner ^= OWNER
       }
-      const idAndFlags = this.#longs[LONGS * slot + ID_AND_FLAGS]!
+      const idAndFlags = longs[LONGS * slot + ID_AND_FLAGS]!
       flags = idAndFlags >>> 16
       if ((flags & OWNER) !== owner) return this.#break(NOT_AVAILABLE)
-      // 2.8.6: the id is that of the last descriptor.
-      chain.head = idAndFlags & 0xffff
+      id = idAndFlags & 0xffff
     }
+    // 2.8.6: that of the last descriptor.
+    chain.head = id
     return this.#moveOn(chain, slots, wrong)
   }
 
