@@ -3,27 +3,12 @@ import { loopbackBackend } from "@virtkit/virtio-net"
 import fc from "fast-check"
 import { expect, it } from "vitest"
 import { F, frame, header, nic, RX, received, TX, turn } from "./helpers.js"
-
-const MEMORY = 1 << 20
-/** The rings are above, at addresses that random buffers may reach too. */
-const descriptor = fc.record({
-  address: fc.oneof(fc.nat(MEMORY), fc.constantFrom(0, MEMORY - 1, MEMORY, 2 ** 32, 2 ** 53)),
-  length: fc.oneof(fc.nat(64), fc.nat(5000), fc.constantFrom(0, 11, 12, 26, 65_565, 2 ** 31, 2 ** 32 - 1)),
-  flags: fc.nat(7),
-  next: fc.nat(20),
-})
-const step = fc.record({
-  queue: fc.nat(2),
-  descriptors: fc.array(fc.tuple(fc.nat(15), descriptor), { maxLength: 6 }),
-  heads: fc.array(fc.nat(16), { maxLength: 4 }),
-  jump: fc.option(fc.nat(0xffff), { freq: 20 }),
-  kick: fc.boolean(),
-})
+import { MEMORY, misbehave, randomSteps } from "./random-chains.js"
 
 it("random chains, headers and commands: the device lives, and serves again after a reset", async () => {
   await fc.assert(
     fc.asyncProperty(
-      fc.array(step, { maxLength: 30 }),
+      randomSteps,
       fc.uint8Array({ minLength: 4096, maxLength: 4096 }),
       fc.boolean(),
       async (steps, bytes, mergeable) => {
@@ -35,15 +20,7 @@ it("random chains, headers and commands: the device lives, and serves again afte
           { backend: loopbackBackend() },
           { memory, features: mergeable ? features | F.MRG_RXBUF : features },
         )
-        for (const { queue, descriptors, heads, jump, kick } of steps) {
-          const ring = n.harness.ring(queue)
-          for (const [index, fields] of descriptors) ring.writeDescriptor(index, fields)
-          for (const head of heads) ring.offerHead(head)
-          if (jump !== null) ring.setAvailIndex(jump)
-          ring.publish()
-          if (kick) n.device.notify(queue)
-          if (kick && queue === RX) await turn()
-        }
+        await misbehave(n, steps, turn)
         await turn()
         const { counters } = n.device
         expect(

@@ -5,6 +5,7 @@ import { Tap } from "@virtkit/native"
 import { type DriverChain, TestMemory, until } from "@virtkit/testkit"
 import { net } from "@virtkit/virtio-net"
 import { createQueue } from "@virtkit/virtqueue"
+import fc from "fast-check"
 import { afterEach, describe, expect, it } from "vitest"
 import {
   F,
@@ -18,8 +19,10 @@ import {
   RX,
   received,
   TX,
+  turn,
 } from "./helpers.js"
 import { NEEDS_CSUM, parseTcp, TSO4, tcpFrame } from "./packets.js"
+import { MEMORY, misbehave, randomSteps } from "./random-chains.js"
 
 const reason = cannot()
 const suite = reason === undefined ? describe : describe.skip
@@ -356,6 +359,51 @@ suite(`TAP${reason === undefined ? "" : ` (${reason})`}`, () => {
     await a.n.send([[header(), ...pieces]], TX, "direct")
     await used(b.n, b.chains, 1)
     expect(received(b.chains[0]!).bytes).toEqual(bytes)
+  })
+
+  it("random chains and headers: the device lives, and serves again after a reset", async () => {
+    wire()
+    const a = await tapNic(A, GUEST_MAC)
+    const device = await net({ tap: B, mac: HOST_MAC })
+    const memory = new MappedTestMemory(MEMORY)
+    const features = F.VERSION_1 | F.INDIRECT | F.CSUM | F.GUEST_CSUM | F.HOST_TSO4 | F.GUEST_TSO4
+    await fc.assert(
+      fc.asyncProperty(
+        randomSteps,
+        fc.uint8Array({ minLength: 4096, maxLength: 4096 }),
+        fc.boolean(),
+        async (steps, bytes, mergeable) => {
+          for (let at = 0; at < MEMORY; at += bytes.length) memory.write(at, bytes)
+          const n = new Nic(device, { memory, features: mergeable ? features | F.MRG_RXBUF : features })
+          opened.splice(1, 1, n)
+          n.harness.start()
+          await misbehave(n, steps, async () => {
+            a.n.harness.ring(TX).reap()
+            a.n.harness
+              .ring(TX)
+              .add({ readable: [header({ ...TSO4, gsoSize: 1000 }), segment], layout: "indirect" })
+            a.n.harness.kick(TX)
+            await turn()
+          })
+          await n.harness.reset()
+        },
+      ),
+      { numRuns: 40 },
+    )
+    const n = new Nic(device, { memory: new MappedTestMemory(4 << 20) })
+    n.harness.start()
+    const chains = n.post([[2000], [2000], [2000], [2000]])
+    const last = frame(60, 9, { to: HOST_MAC, from: GUEST_MAC })
+    // Its address may have been learnt on the other port, from a random frame.
+    await n.send([[header(), frame(60, 1, { to: GUEST_MAC, from: HOST_MAC })]])
+    await until(() => {
+      a.n.harness.ring(TX).reap()
+      a.n.harness.ring(TX).add({ readable: [header(), last], layout: "indirect" })
+      a.n.harness.kick(TX)
+      n.harness.ring(RX).reap()
+      return chains.some((chain) => chain.written === 72)
+    }, "a frame")
+    expect(device.linkUp).toBe(true)
   })
 
   it("loses the link with the TAP, and has it back with it", async () => {
