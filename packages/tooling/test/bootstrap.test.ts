@@ -86,6 +86,8 @@ describe("the bootstrap", () => {
       "iasl",
       "lspci",
       "ioping",
+      "passt",
+      "ip",
       "cpio",
       "mke2fs",
       "e2fsck",
@@ -99,7 +101,7 @@ describe("the bootstrap", () => {
     expect([status, text]).toEqual([0, expect.stringContaining("installing the Debian package cpio: checks")])
     const [update, install] = readFileSync(join(bin, "log"), "utf8").trim().split("\n")
     expect(update).toMatch(/update$/)
-    expect(install).toMatch(/install -y --no-install-recommends .*acpica-tools pciutils ioping cpio$/)
+    expect(install).toMatch(/install -y --no-install-recommends .*acpica-tools pciutils ioping passt iproute2 cpio$/)
     expect(install).not.toMatch(/cmake|g\+\+/)
     expect(await run([...debian])).toMatchObject({ status: 0, text: "" })
   })
