@@ -4,23 +4,47 @@ import { UsageError } from "./usage.js"
 export interface ListOption {
   readonly name: string
   readonly keys: ReadonlyMap<string, string | true>
+  /** The values of each key that may be there several times. */
+  readonly lists: ReadonlyMap<string, readonly string[]>
 }
 
-/** `option` names it in messages; `known` are the keys that may follow. Throws {@link UsageError}. */
-export function parseListOption(text: string, option: string, known: readonly string[]): ListOption {
+/**
+ * `option` names it in messages; `known` are the keys that may follow, `repeatable` those that may do so several times.
+ * Throws {@link UsageError}.
+ */
+export function parseListOption(
+  text: string,
+  option: string,
+  known: readonly string[],
+  repeatable: readonly string[] = [],
+): ListOption {
   const [name = "", ...rest] = splitWords(text)
   if (name === "") throw new UsageError(`${option} "${text}": it must start with a name`)
   const keys = new Map<string, string | true>()
+  const lists = new Map(repeatable.map((key): [string, string[]] => [key, []]))
   for (const word of rest) {
     const equals = word.indexOf("=")
     const key = equals < 0 ? word : word.slice(0, equals)
+    const list = lists.get(key)
+    if (list !== undefined) {
+      if (equals < 0 || equals === word.length - 1)
+        throw new UsageError(`${option} "${text}": ${key} needs a value`)
+      list.push(word.slice(equals + 1))
+      continue
+    }
     if (!known.includes(key)) {
-      throw new UsageError(`${option} "${text}": unknown "${key}", it can have ${known.join(", ")}`)
+      const choices = [...known, ...repeatable].join(", ") || "nothing"
+      throw new UsageError(`${option} "${text}": unknown "${key}", it can have ${choices}`)
     }
     if (keys.has(key)) throw new UsageError(`${option} "${text}": "${key}" is there twice`)
     keys.set(key, equals < 0 ? true : word.slice(equals + 1))
   }
-  return { name, keys }
+  return { name, keys, lists }
+}
+
+/** A word as {@link parseListOption} reads it back. */
+export function escapeWord(word: string): string {
+  return word.replaceAll(",", ",,")
 }
 
 /** From the left, two commas are one of the word and one comma ends it. */

@@ -8,6 +8,7 @@ import { type ConsoleDevice, consolePort } from "@virtkit/virtio-console"
 import { rng } from "@virtkit/virtio-rng"
 import { describeExit, isCleanExit, Vm, type VmExit } from "@virtkit/vmm"
 import { readCpu, readMsrFilter } from "./cpu-options.js"
+import { deviceOptions } from "./net-option.js"
 import type { DiskOption, RunOptions } from "./run-options.js"
 import { openKeyboard, showOutput, windowSize } from "./terminal.js"
 import { EXIT_CLEAN, EXIT_CRASH, EXIT_TIMEOUT } from "./usage.js"
@@ -26,7 +27,7 @@ export async function runOnKvm(options: RunOptions): Promise<number> {
     cpu: readCpu(options.cpu),
     msrFilter: readMsrFilter(options.msrFilter),
     transport: options.transport,
-    devices: devicesOf(options, port),
+    devices: await devicesOf(options, port),
     kernelCache: join(cacheDir(), "vmlinux"),
     signal: stop.signal,
   })
@@ -56,12 +57,16 @@ export async function runOnKvm(options: RunOptions): Promise<number> {
   return conclude(exit, timedOut, options)
 }
 
-function devicesOf(
+async function devicesOf(
   options: RunOptions,
   port: ConsoleDevice | undefined,
-): (VirtioDevice | Promise<VirtioDevice>)[] {
+): Promise<(VirtioDevice | Promise<VirtioDevice>)[]> {
+  // Loaded by those who have one.
+  const net = options.nets.length === 0 ? undefined : (await import("@virtkit/virtio-net")).net
   const disks = options.disks.map((disk: DiskOption) => block(disk))
-  return [...disks, ...(port ? [port] : []), rng()]
+  const nets =
+    net === undefined ? [] : options.nets.map((each, index) => net(deviceOptions(each, `net${index}`)))
+  return [...disks, ...nets, ...(port ? [port] : []), rng()]
 }
 
 /**

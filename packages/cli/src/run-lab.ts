@@ -1,8 +1,9 @@
 import { statSync } from "node:fs"
 import { ConfigError } from "@virtkit/interface"
-import { Lab, packageShares } from "@virtkit/lab"
+import { findTool, Lab, packageShares } from "@virtkit/lab"
 import { checkCpus, checkMemory, formatSize, parseSize } from "@virtkit/vmm"
 import { isModelFile, readCpu, readMsrFilter } from "./cpu-options.js"
+import { formatNet, type NetOption } from "./net-option.js"
 import { packageDirectory } from "./package-directory.js"
 import { formatCpus, formatDisk, type RunOptions } from "./run-options.js"
 import { openKeyboard, showOutput } from "./terminal.js"
@@ -23,6 +24,7 @@ export async function runInLab(options: RunOptions): Promise<number> {
       cpus: Math.max(2, Math.min(checkCpus(options.cpus).count, 4)),
       disks: options.disks.map(({ path, readonly }) => ({ path, readonly })),
       shares: await packageShares(packageDirectory()),
+      include: options.nets.some((net) => "passt" in net) && findTool("passt") ? ["passt"] : [],
       signal: stop.signal,
       log: (line) => process.stderr.write(`virtkit: ${line}\n`),
     })
@@ -88,6 +90,9 @@ async function runInside(
     // There is none of a machine that was refused.
     const hasReport = status !== EXIT_USAGE && !signal.aborted
     if (options.report !== undefined && hasReport) await lab.copyOut(GUEST.report, options.report)
+    for (const [index, { capture }] of options.nets.entries()) {
+      if (capture !== undefined && hasReport) await lab.copyOut(captureInLab(index), capture)
+    }
     return status ?? EXIT_CRASH
   } finally {
     keys.unpipe()
@@ -108,10 +113,19 @@ function labArguments(lab: Lab, options: RunOptions): string[] {
     ...(options.msrFilter === undefined ? [] : [`--msr-filter=${GUEST.msrFilter}`]),
     `--console=${options.console}`,
     `--transport=${options.transport}`,
+    ...options.nets.map((net, index) => `--net=${formatNet(inLab(net, index))}`),
     ...options.disks.map((disk, index) => `--disk=${formatDisk(disk, lab.disks[index] ?? "")}`),
     ...(options.timeout === undefined ? [] : [`--timeout=${options.timeout}`]),
     ...(options.report === undefined ? [] : [`--report=${GUEST.report}`]),
   ]
+}
+
+function captureInLab(index: number): string {
+  return `/tmp/capture${index}.pcapng`
+}
+
+function inLab(net: NetOption, index: number): NetOption {
+  return net.capture === undefined ? net : { ...net, capture: captureInLab(index) }
 }
 
 /** The size of our terminal, which the command inside cannot ask for. */

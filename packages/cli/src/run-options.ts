@@ -1,6 +1,7 @@
 import { parseArgs } from "node:util"
 import type { CpuCounts } from "@virtkit/vmm"
-import { choiceKey, countKey, flagKey, parseListOption, textKey } from "./list-option.js"
+import { choiceKey, countKey, escapeWord, flagKey, parseListOption, textKey } from "./list-option.js"
+import { type NetOption, parseNets } from "./net-option.js"
 import { UsageError } from "./usage.js"
 
 export interface DiskOption {
@@ -25,6 +26,7 @@ export interface RunOptions {
   /** A path. */
   readonly msrFilter: string | undefined
   readonly disks: readonly DiskOption[]
+  readonly nets: readonly NetOption[]
   readonly console: ConsoleKind
   readonly transport: "pci" | "mmio"
   readonly accel: Accel
@@ -55,7 +57,6 @@ export function parseRunArguments(argv: readonly string[]): RunOptions | undefin
   if (values.help) return undefined
   if (values.kernel === undefined)
     throw new UsageError("--kernel is missing: name a kernel, or get one with virtkit kernel")
-  for (const net of values.net ?? []) choice("--net", net, ["none"])
   return {
     kernel: values.kernel,
     initrd: values.initrd,
@@ -65,6 +66,7 @@ export function parseRunArguments(argv: readonly string[]): RunOptions | undefin
     cpu: values.cpu ?? "host",
     msrFilter: values["msr-filter"],
     disks: (values.disk ?? []).map(parseDisk),
+    nets: parseNets(values.net ?? []),
     console: choice("--console", values.console ?? "serial", ["virtio", "serial", "none"]),
     transport: choice("--transport", values.transport ?? "pci", ["pci", "mmio"]),
     accel: choice("--accel", values.accel ?? "auto", ["auto", "kvm", "lab"]),
@@ -112,9 +114,9 @@ export function parseDisk(text: string): DiskOption {
 
 /** The text that {@link parseDisk} turns into the same option, with another path. */
 export function formatDisk(disk: DiskOption, path: string): string {
-  const words = [path.replaceAll(",", ",,")]
+  const words = [escapeWord(path)]
   if (disk.readonly) words.push("readonly")
-  if (disk.serial !== undefined) words.push(`serial=${disk.serial.replaceAll(",", ",,")}`)
+  if (disk.serial !== undefined) words.push(`serial=${escapeWord(disk.serial)}`)
   if (disk.cache !== undefined) words.push(`cache=${disk.cache}`)
   if (disk.queues !== undefined) words.push(`queues=${disk.queues}`)
   return words.join(",")

@@ -29,19 +29,20 @@ function checkFiles(options: RunOptions): void {
   for (const disk of options.disks) {
     checkFile("--disk", disk.path, disk.readonly ? constants.R_OK : constants.R_OK | constants.W_OK)
   }
-  if (options.report !== undefined) checkReport(options.report)
+  if (options.report !== undefined) checkOutput("--report", options.report)
+  for (const { capture } of options.nets) if (capture !== undefined) checkOutput("--net capture", capture)
 }
 
-/** It is written when the guest has ended, which is late to learn that it cannot be. */
-function checkReport(path: string): void {
+/** Some are written when the guest has ended, which is late to learn that they cannot be. */
+function checkOutput(option: string, path: string): void {
   const exists = existsSync(path)
   const place = exists ? path : dirname(path)
-  if (exists && statSync(path).isDirectory()) throw new ConfigError(`--report ${path}: it is a directory`)
-  if (!existsSync(place)) throw new ConfigError(`--report ${path}: there is no directory ${place}`)
+  if (exists && statSync(path).isDirectory()) throw new ConfigError(`${option} ${path}: it is a directory`)
+  if (!existsSync(place)) throw new ConfigError(`${option} ${path}: there is no directory ${place}`)
   try {
     accessSync(place, constants.W_OK)
   } catch {
-    throw new ConfigError(`--report ${path}: it cannot be written`)
+    throw new ConfigError(`${option} ${path}: it cannot be written`)
   }
 }
 

@@ -32,6 +32,13 @@ export const runUsage = `virtkit run: boot a kernel in a virtual machine
   --msr-filter FILE     model specific registers that the guest may access, as JSON
   --disk FILE[,readonly][,serial=S][,cache=writeback|writethrough|unsafe][,queues=N][,format=raw]
                         a disk image or block device; may be repeated; a comma in FILE is written ",,"
+  --net tap=IF[,queues=N][,offloads=on|off][,create]
+                        a network device on a TAP interface of this host; create makes one for this run
+  --net passt[,tcp=PORTS]...[,udp=PORTS]...
+                        one that needs no privilege; PORTS such as 8080:80 lead from this host to the guest
+  --net socket,listen=ADDRESS or socket,connect=ADDRESS
+                        one on a wire to a virtual machine, also of QEMU; a path, PORT or HOST:PORT
+  --net none            none, as without --net, which may be repeated; all take mac=M, mtu=N and capture=FILE (pcapng)
   --console KIND        virtio, serial or none: what stdin and stdout are connected to (default serial)
   --transport KIND      pci or mmio: how the guest finds virtio devices (default pci)
   --accel KIND          auto, kvm or lab (default auto: kvm if it can run Linux, else the lab)

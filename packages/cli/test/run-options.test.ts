@@ -1,6 +1,7 @@
 import fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import { parseListOption } from "../src/list-option.js"
+import { formatNet, type NetOption, parseNet, parseNets } from "../src/net-option.js"
 import { formatCpus, formatDisk, parseCpus, parseDisk, parseRunArguments } from "../src/run-options.js"
 import { UsageError } from "../src/usage.js"
 
@@ -15,6 +16,7 @@ describe("virtkit run: arguments", () => {
       cpu: "host",
       msrFilter: undefined,
       disks: [],
+      nets: [],
       console: "serial",
       transport: "pci",
       accel: "auto",
@@ -53,7 +55,25 @@ describe("virtkit run: arguments", () => {
     [["--kernel", "k", "--cpus", "4,cores=-2"], '"-2" is not a whole number'],
     [["--kernel", "k", "--accel", "tcg"], "auto or kvm or lab"],
     [["--kernel", "k", "--transport", "isa"], "--transport"],
-    [["--kernel", "k", "--net", "tap=tap0"], "--net"],
+    [["--kernel", "k", "--net", "bridge"], "it must be tap=IF, passt, socket or none"],
+    [["--kernel", "k", "--net", "tap"], "tap needs the name of an interface"],
+    [["--kernel", "k", "--net", "tap="], "tap needs the name of an interface"],
+    [["--kernel", "k", "--net", "tap=t,tcp=80"], 'unknown "tcp", it can have mac, mtu, capture, queues'],
+    [["--kernel", "k", "--net", "tap=t,queues=0"], "queues must be a number from 1"],
+    [["--kernel", "k", "--net", "tap=t,offloads=some"], "offloads must be on, off"],
+    [["--kernel", "k", "--net", "tap=t,capture="], "capture needs a value"],
+    [["--kernel", "k", "--net", "passt=yes"], "passt takes no value"],
+    [
+      ["--kernel", "k", "--net", "passt,queues=2"],
+      'unknown "queues", it can have mac, mtu, capture, tcp, udp',
+    ],
+    [["--kernel", "k", "--net", "passt,tcp"], "tcp needs a value"],
+    [["--kernel", "k", "--net", "passt,tcp="], "tcp needs a value"],
+    [["--kernel", "k", "--net", "socket"], "socket needs listen=ADDRESS or connect=ADDRESS"],
+    [["--kernel", "k", "--net", "socket,listen=1,connect=2"], "socket needs listen=ADDRESS or connect"],
+    [["--kernel", "k", "--net", "socket,listen=wire"], '"wire" is no path'],
+    [["--kernel", "k", "--net", "socket,connect=host:65536"], '"host:65536" is no path'],
+    [["--kernel", "k", "--net", "none", "--net", "passt"], "--net none: there are other --net"],
     [["--kernel", "k", "--timeout", "0"], "--timeout"],
     [["--kernel", "k", "--timeout", "99999999"], "--timeout"],
     [["--kernel", "k", "--disk", ""], "--disk"],
@@ -115,6 +135,65 @@ describe("--disk", () => {
     fc.assert(
       fc.property(option, (disk) => {
         expect(parseDisk(formatDisk(disk, disk.path))).toEqual(disk)
+      }),
+    )
+  })
+})
+
+describe("--net", () => {
+  it("is a TAP, passt, a socket, or nothing", () => {
+    expect(parseNets(["none"])).toEqual([])
+    expect(
+      parseNet("tap=tap0,mac=52:54:00:00:00:01,queues=2,mtu=9000,offloads=off,create,capture=a,,b"),
+    ).toEqual({
+      tap: { name: "tap0", create: true },
+      mac: "52:54:00:00:00:01",
+      queues: 2,
+      mtu: 9000,
+      offloads: false,
+      capture: "a,b",
+    })
+    expect(parseNet("passt,tcp=8080:80,udp=53,tcp=22")).toEqual({
+      passt: { tcp: ["8080:80", "22"], udp: ["53"] },
+    })
+    expect(parseNet("socket,listen=./wire")).toEqual({ socket: { listen: { path: "./wire" } } })
+    expect(parseNet("socket,connect=[::1]:7000")).toEqual({
+      socket: { connect: { host: "::1", port: 7000 } },
+    })
+    expect(parseNet("socket,listen=7000")).toEqual({ socket: { listen: { port: 7000 } } })
+  })
+
+  it("reads back what formatNet writes", () => {
+    const word = fc.string({ minLength: 1, unit: fc.constantFrom("a", ",", "=", "/", "é") })
+    const ports = fc.array(fc.constantFrom("80", "8080:80", "1-9"), { maxLength: 3 })
+    const port = fc.integer({ min: 1, max: 65535 })
+    const address = fc.oneof(
+      word.map((path) => ({ path: `/${path}` })),
+      port.map((number) => ({ port: number })),
+      fc.record({ host: fc.constantFrom("localhost", "::1", "10.0.0.1"), port }),
+    )
+    const common = {
+      mac: word,
+      mtu: fc.integer({ min: 1, max: 65535 }),
+      capture: word,
+    }
+    const option: fc.Arbitrary<NetOption> = fc.oneof(
+      fc.record(
+        {
+          tap: fc.record({ name: word, create: fc.boolean() }),
+          queues: fc.integer({ min: 1, max: 16 }),
+          offloads: fc.boolean(),
+          ...common,
+        },
+        { requiredKeys: ["tap"] },
+      ),
+      fc.record({ passt: fc.record({ tcp: ports, udp: ports }), ...common }, { requiredKeys: ["passt"] }),
+      fc.record({ socket: fc.record({ listen: address }), ...common }, { requiredKeys: ["socket"] }),
+      fc.record({ socket: fc.record({ connect: address }), ...common }, { requiredKeys: ["socket"] }),
+    )
+    fc.assert(
+      fc.property(option, (net) => {
+        expect(parseNet(formatNet(net))).toEqual(net)
       }),
     )
   })

@@ -92,7 +92,13 @@ describe.skipIf(noBuild !== "")(`wrong use of the command${noBuild}`, () => {
     ["a lab without a command", ["lab"], /command/],
     ["an unknown accel", ["run", "--kernel=x", "--accel=tcg"], /--accel "tcg".*auto or kvm or lab/],
     ["a transport that is none", ["run", "--kernel=x", "--transport=isa"], /--transport "isa"/],
-    ["an unknown network", ["run", "--kernel=x", "--net=tap=tap0"], /--net/],
+    [
+      "an unknown network",
+      ["run", "--kernel=x", "--net=bridge"],
+      /--net "bridge".*tap=IF, passt, socket or none/,
+    ],
+    ["a TAP without a name", ["run", "--kernel=x", "--net=tap"], /tap needs the name of an interface/],
+    ["a network key of another kind", ["run", "--kernel=x", "--net=passt,queues=2"], /unknown "queues"/],
     ["an unknown disk key", ["run", "--kernel=x", "--disk=d,colour=red"], /unknown "colour".*readonly/],
     ["an unknown disk format", ["run", "--kernel=x", "--disk=d,format=vmdk"], /format must be raw/],
     ["an unknown cache mode", ["run", "--kernel=x", "--disk=d,cache=none"], /cache must be writeback/],
@@ -142,6 +148,12 @@ describe.skipIf(noBuild !== "")(`wrong use of the command${noBuild}`, () => {
       expectRefusal(run(`--kernel=${path("secret")}`), /secret: it cannot be read/)
     })
 
+    it.skipIf(!kvm)(`a TAP that others may open${noKvm}`, () => {
+      const caps = ["setpriv", "--bounding-set=-net_admin,-dac_override,-dac_read_search"]
+      const args = ["run", "--accel=kvm", `--kernel=${path("kernel")}`, "--net=tap=virtkit-no,create"]
+      expectRefusal(virtkit(args, isRoot ? caps : []), /as root/)
+    })
+
     const open = !isRoot || !kvm || works([...nobody, "test", "-w", "/dev/kvm"])
     const why = open ? " (skipped: /dev/kvm is not there, or nobody is kept from it)" : ""
     it.skipIf(open)(`no permission on /dev/kvm${why}`, () => {
@@ -175,6 +187,13 @@ describe.skipIf(noBuild !== "")(`wrong use of the command${noBuild}`, () => {
   it("a report that could not be written at the end", () => {
     const run = (report: string) => virtkit(["run", `--kernel=${path("kernel")}`, `--report=${report}`])
     expectRefusal(run("/no/where/report.json"), /--report \/no\/where\/report.json: there is no directory/)
+    expectRefusal(run(directory), /it is a directory/)
+  })
+
+  it.each(["kvm", "lab"])("a capture that could not be written (--accel %s)", (accel) => {
+    const args = ["run", `--accel=${accel}`, `--kernel=${path("kernel")}`]
+    const run = (capture: string) => virtkit([...args, `--net=passt,capture=${capture}`])
+    expectRefusal(run("/no/where/c.pcapng"), /--net capture \/no\/where\/c.pcapng: there is no directory/)
     expectRefusal(run(directory), /it is a directory/)
   })
 
@@ -214,6 +233,29 @@ describe.skipIf(noBuild !== "")(`wrong use of the command${noBuild}`, () => {
     it("numbers of CPUs that are not possible", () => {
       expectRefusal(run(`--kernel=${path("kernel")}`, "--cpus=0"), /cpus: 0 is not possible/)
       expectRefusal(run(`--kernel=${path("kernel")}`, "--cpus=256"), /APIC ids up to 255/)
+    })
+
+    it("networks that cannot be", () => {
+      const net = (option: string, ...more: string[]) =>
+        run(`--kernel=${path("kernel")}`, `--net=${option}`, ...more)
+      expectRefusal(
+        net("tap=virtkit-no"),
+        /(no interface virtkit-no; as root, make it with: ip tuntap add|net\/tun)/,
+      )
+      expectRefusal(net("tap=this-name-is-too-long"), /this-name-is-too-long|net\/tun/)
+      expectRefusal(net("passt,mac=1:2"), /MAC address "1:2" must look like/)
+      expectRefusal(net("passt,tcp=http"), /"http" is no port to forward/)
+      expectRefusal(net("passt,mtu=9"), /mtu of network device net0 must be from 68 to 65535, not 9/)
+      expectRefusal(net("socket,listen=/no/where/wire"), /\/no\/where\/wire/)
+    })
+
+    it("passt where it is not installed", () => {
+      const empty = ["env", `PATH=${path("empty-path")}`]
+      const args = ["run", "--accel=kvm", `--kernel=${path("kernel")}`, "--net=passt"]
+      expectRefusal(
+        virtkit(args, empty),
+        /cannot start passt: it is not installed; as root: apt install passt/,
+      )
     })
 
     it("disks that are none", () => {
