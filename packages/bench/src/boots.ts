@@ -54,6 +54,7 @@ export async function measurePciExits(runs: number): Promise<Section> {
       virtkit: () => count("virtkit"),
       "virtkit-no-pages": () => count("virtkit-no-pages"),
       "qemu-microvm-pci": () => count("qemu-microvm-pci"),
+      "qemu-microvm-pci-lean": () => count("qemu-microvm-pci-lean"),
       "qemu-q35": () => count("qemu-q35"),
     },
     runs,
@@ -63,6 +64,7 @@ export async function measurePciExits(runs: number): Promise<Section> {
       "Exits to user space from kernel entry to init, devices on PCI (2 CPUs, serial console, quiet, disk, entropy)",
     rows: [
       row("beside QEMU microvm, pcie=on", exits.virtkit, exits["qemu-microvm-pci"], "<= 0.3"),
+      row("beside it with rtc=on,pit=off,pic=off", exits.virtkit, exits["qemu-microvm-pci-lean"]),
       row("beside QEMU q35", exits.virtkit, exits["qemu-q35"], "<= 0.3"),
       row(
         "registers not in memory, beside QEMU microvm",

@@ -13,7 +13,14 @@ const screen = ["-display", "none", "-no-reboot", "-serial", "stdio"]
 const drive = ["-drive", `if=none,id=d,format=raw,file=${FILES.disk}`]
 
 /** How each VMM boots a kernel with the same devices. */
-export const VMMS = ["virtkit", "virtkit-no-pages", "qemu", "qemu-microvm-pci", "qemu-q35"] as const
+export const VMMS = [
+  "virtkit",
+  "virtkit-no-pages",
+  "qemu",
+  "qemu-microvm-pci",
+  "qemu-microvm-pci-lean",
+  "qemu-q35",
+] as const
 export type VmmName = (typeof VMMS)[number]
 
 /** The command line of a VMM for `kernel`, in the lab. "virtkit-no-pages" knows the benchmark's kernel only. */
@@ -33,8 +40,14 @@ export function vmmCommand(vmm: VmmName, kernel: string, cmdline: string): strin
         ...[...drive, "-device", "virtio-blk-device,drive=d", "-device", "virtio-rng-device"],
       ]
     case "qemu-microvm-pci":
+    case "qemu-microvm-pci-lean":
       return [
-        ...["qemu-system-x86_64", "-M", "microvm,pcie=on,rtc=on,pit=off,pic=off", ...machine, ...screen],
+        ...[
+          "qemu-system-x86_64",
+          "-M",
+          `microvm,pcie=on${vmm.endsWith("lean") ? ",rtc=on,pit=off,pic=off" : ""}`,
+        ],
+        ...[...machine, ...screen],
         ...[...direct, ...drive, "-device", "virtio-blk-pci,drive=d", "-device", "virtio-rng-pci"],
       ]
     case "qemu-q35":

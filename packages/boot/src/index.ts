@@ -8,6 +8,7 @@ export {
 } from "./firmware-data.js"
 export type { Placed } from "./initrd.js"
 export {
+  type KernelKind,
   type LoadedKernel,
   type LoadOptions,
   loadKernel,

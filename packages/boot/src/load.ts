@@ -30,8 +30,8 @@ export interface LoadOptions {
   readonly kernel: string | Uint8Array
   /** A path, which is read straight into guest memory, or the bytes. */
   readonly initrd?: string | Uint8Array | undefined
-  /** Default: empty. */
-  readonly cmdline?: string | undefined
+  /** Default: empty. A function is asked when it is known how the kernel will be started. */
+  readonly cmdline?: string | ((kind: KernelKind) => string) | undefined
   /** Of the ACPI root pointer. Default: 0, there is none. */
   readonly rsdpAddress?: number | undefined
   /** Told to the guest as reserved, such as the configuration space of PCI; not RAM. */
@@ -45,9 +45,11 @@ export interface LoadOptions {
   readonly protocol?: "auto" | "linux" | "pvh" | undefined
 }
 
+/** What is started: a bzImage that unpacks itself, an ELF image by the Linux 64-bit protocol or by PVH, raw code, a ROM. */
+export type KernelKind = "bzimage" | "vmlinux" | "pvh" | "raw" | "firmware"
+
 export interface LoadedKernel {
-  /** A bzImage that unpacks itself, an ELF image by the Linux 64-bit protocol or by PVH, raw code, or firmware. */
-  readonly kind: "bzimage" | "vmlinux" | "pvh" | "raw" | "firmware"
+  readonly kind: KernelKind
   /** Guest physical address of the first instruction. */
   readonly entry: number
   /** How to set the boot CPU up. */
@@ -89,7 +91,7 @@ async function loadBzImage(
   const direct = unpack === false ? undefined : await loadUnpacked(options, kernel, header)
   if (typeof direct === "object") return direct
   const image = await placeBzImage(memory, kernel, header)
-  const rest = await loadRest(options, image, header)
+  const rest = await loadRest(options, "bzimage", image, header)
   const entry = image.address + ENTRY_64
   const setup = linuxSetup(options, entry, image.address, header, rest)
   const unpacked = direct === undefined ? undefined : { failed: direct }
@@ -127,7 +129,8 @@ async function loadElf(
     throw new KernelFormatError(`${kernel.name} has no PVH entry point`)
   }
   const image = await placeElf(memory, kernel, elf)
-  const rest = await loadRest(options, image, header)
+  const kind = protocol === "linux" || elf.pvhEntry === undefined ? "vmlinux" : "pvh"
+  const rest = await loadRest(options, kind, image, header)
   if (protocol === "linux" || elf.pvhEntry === undefined) {
     const setup = linuxSetup(options, elf.entry, image.address, header, rest)
     return { kind: "vmlinux", entry: elf.entry, setup, image, ...described(rest) }
@@ -144,8 +147,14 @@ interface Rest {
 }
 
 /** What every protocol needs beside the kernel. */
-async function loadRest(options: LoadOptions, image: Placed, header: SetupHeader | undefined): Promise<Rest> {
-  const { memory, cmdline = "" } = options
+async function loadRest(
+  options: LoadOptions,
+  kind: KernelKind,
+  image: Placed,
+  header: SetupHeader | undefined,
+): Promise<Rest> {
+  const { memory } = options
+  const cmdline = typeof options.cmdline === "function" ? options.cmdline(kind) : (options.cmdline ?? "")
   const limit = header ? header.cmdlineSize : Math.min(DEFAULT_CMDLINE_SIZE, CMDLINE_LIMIT)
   const cmdlineAddress = writeCmdline(memory, cmdline, limit)
   let initrd: Placed | undefined

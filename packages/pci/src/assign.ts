@@ -31,13 +31,14 @@ interface Wish {
 
 type Wishes = Record<keyof PciWindows, Wish[]>
 
-/** Gives every BAR and bridge window an address and enables decoding, as firmware does. Throws {@link ConfigError}. */
+/** Gives every BAR and bridge window an address and, if so wanted, enables decoding. Throws {@link ConfigError}. */
 export function assignResources(
   windows: PciWindows,
   buses: number,
   functions: readonly FunctionSlot[],
   ports: readonly Port[],
   interruptLines: readonly number[] | undefined,
+  decode: boolean,
 ): void {
   const wishes: Wishes = { io: [], memory32: [], memory64: [] }
   for (const slot of functions) {
@@ -45,20 +46,20 @@ export function assignResources(
   }
   for (const port of ports) addPortWishes(windows, port, wishes)
   for (const kind of ["io", "memory32", "memory64"] as const) place(kind, windows[kind], wishes[kind])
-  for (const slot of functions) enableFunction(slot, interruptLines?.[slot.device & 3])
+  for (const slot of functions) enableFunction(slot, interruptLines?.[slot.device & 3], decode)
   for (const [index, port] of ports.entries()) {
     if (index + 1 >= buses) throw new ConfigError(`${ports.length} root ports need more than ${buses} buses`)
     port.setBusNumber(index + 1)
     port.enable(PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER)
-    if (port.child !== undefined) enableFunction(port.child, interruptLines?.[port.line])
+    if (port.child !== undefined) enableFunction(port.child, interruptLines?.[port.line], decode)
   }
 }
 
-function enableFunction(slot: FunctionSlot, interruptLine: number | undefined): void {
+function enableFunction(slot: FunctionSlot, interruptLine: number | undefined, decode: boolean): void {
   const { bars } = slot.function
   const io = bars.some(({ kind }) => kind === "io") ? PCI_COMMAND_IO : 0
   const memory = bars.some(({ kind }) => kind !== "io") ? PCI_COMMAND_MEMORY : 0
-  slot.enable(io | memory, interruptLine)
+  slot.enable(decode ? io | memory : 0, interruptLine)
 }
 
 function windowFor(windows: PciWindows, bar: PciBar): keyof PciWindows {

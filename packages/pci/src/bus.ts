@@ -119,12 +119,13 @@ export class PciBus implements Stateful {
   }
 
   /**
-   * Gives every BAR and bridge window an address and switches decoding on, as firmware does before it starts a kernel.
-   * Throws {@link ConfigError} when the windows are too small.
+   * Gives every BAR and bridge window an address, as firmware does before it starts a kernel. `decode` (true unless told)
+   * also switches the functions' decoding on, for kernels that rely on it; others do that by themselves, and sizing BARs
+   * that do not decode takes them fewer accesses. Throws {@link ConfigError} when the windows are too small.
    */
-  assignResources(): void {
+  assignResources({ decode = true }: { readonly decode?: boolean } = {}): void {
     const { windows, ecam, interruptLines } = this.#options
-    assignResources(windows, ecam.buses, this.#slots(), this.#ports(), interruptLines)
+    assignResources(windows, ecam.buses, this.#slots(), this.#ports(), interruptLines, decode)
     this.#decodeChanged()
   }
 

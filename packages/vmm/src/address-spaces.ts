@@ -56,6 +56,11 @@ export class AddressSpaces {
     }
   }
 
+  /** Has a range where no device is read as all ones without exits, if pages may be read so at all. */
+  coverAbsent(address: number, size: number): void {
+    this.#options.pages?.cover(address, size)
+  }
+
   #accelerate(space: AddressSpace, address: number, device: AcceleratedBusDevice): (() => void)[] {
     const { doorbells, pages } = this.#options
     const undo: (() => void)[] = []

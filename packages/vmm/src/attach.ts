@@ -36,6 +36,7 @@ export function attachToPci(
   const pci = new PciRoot({
     ...shared,
     ...machine,
+    coverAbsent: (address, size) => shared.spaces.coverAbsent(address, size),
     hotPlugSlots: config.hotPlugSlots,
     physicalBits: physicalAddressBits(modelCpuid(kvm, config.cpu)),
     raiseHotPlug: () => platform.power.raiseEvent(ACPI_EVENT_PCI_HOT_PLUG),

@@ -1,5 +1,5 @@
 import { ACPI_AREA, type AcpiBlob, buildAcpiTables } from "@virtkit/acpi"
-import { type LoadedKernel, loadKernel, readFirmware } from "@virtkit/boot"
+import { type KernelKind, type LoadedKernel, loadKernel, readFirmware } from "@virtkit/boot"
 import { Bus } from "@virtkit/bus"
 import { ConfigError, type GuestMemory } from "@virtkit/interface"
 import { Kvm, type Vm as KvmVm, type Vcpu } from "@virtkit/kvm"
@@ -10,8 +10,15 @@ import { apicIds } from "./cpu-topology.js"
 import { Doorbells } from "./doorbells.js"
 import { FirmwareBoot } from "./firmware.js"
 import { Interrupts } from "./interrupts.js"
-import { DELAY_PORTS, IDENTITY_MAP_ADDRESS, PCI_ISA_IRQS, TSS_ADDRESS } from "./machine.js"
-import { hidesPci, needsLegacy, type VmConfig } from "./options.js"
+import {
+  DELAY_PORTS,
+  IDENTITY_MAP_ADDRESS,
+  PCI_CONF1_PORT,
+  PCI_ISA_IRQS,
+  RTC_PORT,
+  TSS_ADDRESS,
+} from "./machine.js"
+import { composeCmdline, hidesPci, needsLegacy, type VmConfig } from "./options.js"
 import type { PciRoot, VmDevice } from "./pci-root.js"
 import { describePlatform, Platform } from "./platform.js"
 import { RegisterPages } from "./register-page.js"
@@ -52,7 +59,7 @@ export interface Machine {
  */
 export async function buildMachine(
   config: VmConfig,
-  cmdline: string,
+  consoleArgument: string,
   devices: readonly VmDevice[],
   events: MachineEvents,
   teardown: Teardown,
@@ -86,7 +93,7 @@ export async function buildMachine(
 
   const kernel = firmware
     ? startFirmware(firmware, memory, vm, config, ports, attached, teardown)
-    : await startKernel(config, memory, vm, cmdline, attached)
+    : await startKernel(config, memory, vm, consoleArgument, attached)
   const vcpus = createVcpus(kvm, vm, config)
   teardown.add(() => {
     for (const vcpu of vcpus) vcpu.close()
@@ -101,19 +108,20 @@ async function startKernel(
   config: VmConfig,
   memory: GuestMemory,
   vm: KvmVm,
-  cmdline: string,
+  consoleArgument: string,
   attached: Attached,
 ): Promise<LoadedKernel> {
+  const isLegacy = (kind: KernelKind) => config.legacy ?? needsLegacy(kind, config.cmdline)
   const kernel = await loadKernel({
     memory,
     kernel: config.kernel,
     initrd: config.initrd,
-    cmdline,
+    cmdline: (kind) => composeCmdline(config.cmdline, consoleArgument, isLegacy(kind)),
     rsdpAddress: ACPI_AREA.start,
     reserved: attached.reserved,
     unpack: config.kernelCache === undefined ? true : { cacheDir: config.kernelCache },
   })
-  finishMachine(memory, vm, config, attached, config.legacy ?? needsLegacy(kernel.kind, cmdline))
+  finishMachine(memory, vm, config, attached, isLegacy(kernel.kind))
   writeResetVector(memory)
   return kernel
 }
@@ -186,5 +194,8 @@ function createKvmVm(kvm: Kvm, memory: GuestMemory, teardown: Teardown): KvmVm {
     vm.setMemorySlot({ slot, guestAddress, size, hostAddress, owner: memory })
   })
   for (const port of DELAY_PORTS) vm.setPort(port, 1, { ignoreWrites: true })
+  // They only say what the next access of a data port is about, and that exits.
+  vm.coalesce({ space: "pio", address: RTC_PORT, size: 1 })
+  vm.coalesce({ space: "pio", address: PCI_CONF1_PORT, size: 4 })
   return vm
 }

@@ -16,6 +16,8 @@ export const TSS_ADDRESS = 0xfeff_d000
 export const PCI_ECAM_ADDRESS = 0xe000_0000
 /** Bytes of configuration space of one bus. */
 export const PCI_ECAM_BUS_BYTES = 0x10_0000
+/** The same of one device, eight functions. */
+export const PCI_ECAM_DEVICE_BYTES = 0x8000
 /** Where the guest may place BARs: in the hole of RAM below 4 GiB ... */
 export const PCI_MEMORY32: Range = { address: 0xc000_0000, size: 0x2000_0000 }
 /** ... of which firmware knows its own part: it starts at the bottom or at the top, below the IOAPIC ... */

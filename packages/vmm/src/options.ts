@@ -1,5 +1,5 @@
 import { totalmem } from "node:os"
-import type { LoadedKernel } from "@virtkit/boot"
+import type { KernelKind } from "@virtkit/boot"
 import { ConfigError } from "@virtkit/interface"
 import type { CheckedModel, CpuModel } from "./cpu-model.js"
 import { resolveModel } from "./cpu-models.js"
@@ -155,9 +155,14 @@ export function checkMemory(value: string | number): number {
   return bytes
 }
 
-/** Kernel command line: what the machine needs first, so that the caller's words can override it. */
-export function composeCmdline(user: string, consoleArgument: string | undefined): string {
+/**
+ * Kernel command line: what the machine needs first, so that the caller's words can override it. `legacy`: the machine has
+ * what PCs had before ACPI.
+ */
+export function composeCmdline(user: string, consoleArgument: string | undefined, legacy: boolean): string {
   const words: string[] = []
+  // Linux would look for chipsets with quirks through ports that are not there, two exits a device.
+  if (!legacy) words.push("pci=noearly")
   if (consoleArgument !== undefined && !/(^|\s)console=/.test(user)) words.push(consoleArgument)
   // A panic ends the VM at once; a guest that cannot be told apart from a hanging one helps nobody.
   if (!/(^|\s)panic=/.test(user)) words.push("panic=-1")
@@ -169,7 +174,7 @@ export function composeCmdline(user: string, consoleArgument: string | undefined
 const WITHOUT_ACPI = /(^|\s)(acpi=(off|ht|noirq)|noapic|nolapic|pci=\S*\b(conf1|noacpi|nommconf)\b)/
 
 /** Whether a guest needs what PCs had before ACPI: see `VmOptions.legacy`. */
-export function needsLegacy(kernel: LoadedKernel["kind"], cmdline: string): boolean {
+export function needsLegacy(kernel: KernelKind, cmdline: string): boolean {
   return (kernel !== "vmlinux" && kernel !== "bzimage") || WITHOUT_ACPI.test(cmdline)
 }
 

@@ -9,6 +9,7 @@ import {
   PCI_CONF1_PORT,
   PCI_ECAM_ADDRESS,
   PCI_ECAM_BUS_BYTES,
+  PCI_ECAM_DEVICE_BYTES,
   PCI_FIRMWARE_MEMORY32,
   PCI_GSIS,
   PCI_HOT_PLUG_PORT,
@@ -37,6 +38,8 @@ export interface PciRootOptions {
   readonly raiseHotPlug: () => void
   /** The guest wrote the reset register. */
   readonly onReset: () => void
+  /** Has a range where nothing is read as all ones, without exits if the machine can. */
+  readonly coverAbsent: (address: number, size: number) => void
   readonly onError: (error: Error) => void
   readonly onNeedsReset: (device: string, reason: string) => void
 }
@@ -83,7 +86,8 @@ export class PciRoot {
   /** All devices are there: gives them addresses unless firmware does. `conf1`: the guest finds them by ports 0xCF8, too. */
   finish(conf1: boolean): PciHostDescription {
     const { spaces, hasFirmware, onReset } = this.#options
-    if (!hasFirmware) this.#bus.assignResources()
+    if (!hasFirmware) this.#bus.assignResources({ decode: conf1 })
+    if (!hasFirmware) this.#coverAbsent()
     if (conf1) spaces.map("io", PCI_CONF1_PORT, 8, new ResetControl({ onReset, shared: this.#bus.conf1 }))
     const { rootPorts, windows, ...description } = this.#bus.description
     return {
@@ -94,6 +98,13 @@ export class PciRoot {
       conf1,
       ...(this.#hotPlug ? { hotPlug: { port: PCI_HOT_PLUG_PORT } } : {}),
     }
+  }
+
+  /** A guest that looks for devices behind the last one finds, without an exit each, that there are none. */
+  #coverAbsent(): void {
+    const used = 1 + this.#bus.functions.length + this.#ports.length
+    const address = PCI_ECAM_ADDRESS + used * PCI_ECAM_DEVICE_BYTES
+    this.#options.coverAbsent(address, PCI_ECAM_ADDRESS + PCI_ECAM_BUS_BYTES - address)
   }
 
   /** What the guest's memory map must reserve. */

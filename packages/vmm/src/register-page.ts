@@ -1,6 +1,7 @@
 import type { RegisterPage } from "@virtkit/interface"
 import type { Vm as KvmVm } from "@virtkit/kvm"
-import { type MappedPage, mmapPage } from "@virtkit/memory/mmap"
+import type { GuestMemoryMap } from "@virtkit/memory"
+import { type MappedPage, mmapMemory, mmapPage } from "@virtkit/memory/mmap"
 
 const PAGE_SIZE = 4096
 
@@ -50,6 +51,19 @@ export class SlotRegisterPage implements RegisterPage {
   }
 }
 
+/** Configuration space of one PCI bus. */
+const ONES_BYTES = 0x10_0000
+let ones: GuestMemoryMap | undefined
+
+/** Nobody writes to it, so one is enough for all VMs of the process. */
+function allOnes(): GuestMemoryMap {
+  if (ones === undefined) {
+    ones = mmapMemory(ONES_BYTES)
+    ones.fill(0, ONES_BYTES, 0xff)
+  }
+  return ones
+}
+
 /** The register pages of a VM: a guest that moves its devices about gets the same few again and again. */
 export class RegisterPages {
   readonly #vm: KvmVm
@@ -67,6 +81,14 @@ export class RegisterPages {
     const page = this.#free.pop() ?? new SlotRegisterPage(this.#vm, this.#nextSlot++)
     page.place(guestAddress)
     return page
+  }
+
+  /** From now on the guest reads all ones there, without exits; its writes exit. At most {@link ONES_BYTES}. */
+  cover(guestAddress: number, size: number): void {
+    if (size === 0) return
+    const owner = allOnes()
+    const hostAddress = owner.hostAddress(0, size)
+    this.#vm.setMemorySlot({ slot: this.#nextSlot++, guestAddress, size, hostAddress, readonly: true, owner })
   }
 
   release(page: SlotRegisterPage): void {

@@ -8,7 +8,7 @@ import { closeDevices, settleDevices } from "./devices.js"
 import type { VmExit } from "./exit.js"
 import { Lifecycle, type VmState } from "./lifecycle.js"
 import { buildMachine, type Machine } from "./machine-build.js"
-import { checkOptions, composeCmdline, type VmConfig, type VmOptions } from "./options.js"
+import { checkOptions, type VmConfig, type VmOptions } from "./options.js"
 import { isVirtio, type PciRoot, type VmDevice } from "./pci-root.js"
 import { collectStatistics, Phases, type VmStatistics } from "./statistics.js"
 import { discardUnread, tapOutput } from "./tap.js"
@@ -85,7 +85,7 @@ export class Vm extends EventEmitter<VmEvents> implements AsyncDisposable {
       options.signal?.throwIfAborted()
       const config = checkOptions(options)
       const consoleStream = findConsole(devices)
-      const cmdline = composeCmdline(config.cmdline, consoleStream ? "console=hvc0" : "console=ttyS0")
+      const consoleArgument = consoleStream ? "console=hvc0" : "console=ttyS0"
       // The devices can report something only once a vCPU runs, and by then there is a VM.
       let vm: Vm | undefined
       const tell = (event: (to: Vm) => void) => {
@@ -93,7 +93,7 @@ export class Vm extends EventEmitter<VmEvents> implements AsyncDisposable {
       }
       const machine = await buildMachine(
         config,
-        cmdline,
+        consoleArgument,
         devices,
         {
           onPowerOff: () => tell((to) => to.#finish({ reason: "poweroff" })),

@@ -69,10 +69,10 @@ describe("options", () => {
   })
 
   it("make a command line that the caller's words can override", () => {
-    expect(composeCmdline("", "console=ttyS0")).toBe("console=ttyS0 panic=-1")
-    expect(composeCmdline("quiet", "console=hvc0")).toBe("console=hvc0 panic=-1 quiet")
-    expect(composeCmdline("console=hvc0 panic=5", "console=ttyS0")).toBe("console=hvc0 panic=5")
-    expect(composeCmdline("noconsole=1", "console=ttyS0")).toMatch(/^console=ttyS0 /)
+    expect(composeCmdline("", "console=ttyS0", true)).toBe("console=ttyS0 panic=-1")
+    expect(composeCmdline("quiet", "console=hvc0", false)).toBe("pci=noearly console=hvc0 panic=-1 quiet")
+    expect(composeCmdline("console=hvc0 panic=5", "console=ttyS0", true)).toBe("console=hvc0 panic=5")
+    expect(composeCmdline("noconsole=1", "console=ttyS0", true)).toMatch(/^console=ttyS0 /)
   })
 })
 
