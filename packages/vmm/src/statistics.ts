@@ -49,7 +49,7 @@ export function collectStatistics(machine: Machine, phases: Phases): VmStatistic
     },
     devices: machine.transports().map((transport) => ({
       name: transport.name,
-      queues: transport.queues.map((queue) => queue?.counters),
+      queues: transport.queues.map((queue) => queue && { ...queue.counters }),
     })),
     ranges: machine.spaces.mapped,
     messages: machine.interrupts.messages,
