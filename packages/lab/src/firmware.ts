@@ -36,12 +36,14 @@ export function findFirmware(name: FirmwareName, options: FindFirmwareOptions = 
   return findFile(images[name], options)
 }
 
-/** As `findFirmware`, for any file of a package. */
-export async function findFile(file: PackageFile, options: FindFirmwareOptions): Promise<string> {
+/**
+ * As `findFirmware`, for any file of a package that is no symbolic link. Programs come without the libraries that they need.
+ */
+export async function findFile(file: PackageFile, options: FindFirmwareOptions = {}): Promise<string> {
   const directory = join(options.cacheDir ?? cacheDir(), "firmware")
   const cached = join(directory, `${file.package}-${basename(file.path)}`)
   for (const place of [file.path, cached]) if (await readable(place)) return place
-  options.log?.(`downloading the firmware ${file.package} into ${directory} (it is not installed)`)
+  options.log?.(`downloading ${file.package} into ${directory} (it is not installed)`)
   await withPackage(file.package, directory, async (folder) => {
     await rename(join(folder, file.path), cached)
   })

@@ -44,7 +44,7 @@ describe("findFirmware", () => {
     expect(await find("bios", "/opt/bios/bios.bin")).toBe(path)
     expect(await readFile(join(directory, "log"), "utf8")).toBe("bios\n")
     expect(logged).toHaveLength(1)
-    expect(logged[0]).toContain("downloading the firmware bios")
+    expect(logged[0]).toContain("downloading bios")
     expect(await readdir(join(directory, "firmware"))).toEqual(["bios-bios.bin"])
   })
 
