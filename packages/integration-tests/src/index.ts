@@ -1,6 +1,8 @@
 export * as guest from "./guest-image.js"
+export { GUEST_SHELL, GuestShell } from "./guest-shell.js"
 export { type GuestRun, guestFiles, LinuxLab } from "./linux-lab.js"
 export { IN_LAB } from "./linux-lab-paths.js"
+export { NET_TOOLS, netTools } from "./net-tools.js"
 export { bootSector, handWrittenRom } from "./real-mode.js"
 export {
   collectGarbage,

@@ -11,6 +11,7 @@ import {
   packageShares,
   type Share,
 } from "@virtkit/lab"
+import { GuestShell } from "./guest-shell.js"
 import { IN_LAB } from "./linux-lab-paths.js"
 
 /** Drivers of all that a guest of virtkit, or of QEMU's microvm, can have. */
@@ -33,8 +34,10 @@ poweroff -f
 export interface GuestOptions {
   /** Programs of the host. */
   readonly programs?: readonly string[]
-  /** Files of the host, by absolute paths, which are the same in the guest. */
-  readonly files?: readonly string[]
+  /** Files of the host, by absolute paths, which are the same in the guest, or with their paths there. */
+  readonly files?: readonly (string | Share)[]
+  /** More kernel modules, which are loaded at the start. */
+  readonly modules?: readonly string[]
   /** Of the guests' kernel, such as "6.12": see `findKernel`. The lab's own is always the distribution's. */
   readonly series?: string
 }
@@ -42,16 +45,16 @@ export interface GuestOptions {
 /** What a guest boots: Debian's kernel, and the path of an initramfs with the scripts. */
 export async function guestFiles(
   scripts: Readonly<Record<string, string>>,
-  { programs = [], files = [], series }: GuestOptions = {},
+  { programs = [], files = [], modules = [], series }: GuestOptions = {},
 ): Promise<{ kernel: Kernel; initrd: string }> {
   const kernel = await findKernel(series === undefined ? {} : { series })
   const initrd = await cachedInitramfs({
     kernel,
-    modules: MODULES,
+    modules: [...MODULES, ...modules],
     programs,
     files: [
       ...Object.entries(scripts).map(([name, data]) => ({ target: `/scripts/${name}`, data })),
-      ...files.map((path) => ({ target: path, source: path })),
+      ...files.map((file) => (typeof file === "string" ? { target: file, source: file } : file)),
     ],
     init: INIT,
   })
@@ -90,10 +93,11 @@ export class LinuxLab implements AsyncDisposable {
     scripts: Readonly<Record<string, string>>,
     options: LabOptions & GuestOptions = {},
   ): Promise<LinuxLab> {
-    const { programs, files, series, ...labOptions } = options
+    const { programs, files, modules, series, ...labOptions } = options
     const { kernel, initrd } = await guestFiles(scripts, {
       ...(programs && { programs }),
       ...(files && { files }),
+      ...(modules && { modules }),
       ...(series !== undefined && { series }),
     })
     const lab = await Lab.start({
@@ -121,6 +125,24 @@ export class LinuxLab implements AsyncDisposable {
     // A guard against a guest that hangs, not a statement about time: the last of two counts.
     const command = ["node", IN_LAB.virtkit, "run", "--accel=kvm", "--timeout=90"]
     return this.converse([...command, `--kernel=${kernel}`, ...args], talk)
+  }
+
+  /** Starts a guest whose `script` is {@link GUEST_SHELL}, to be told commands while the lab goes on with its own. */
+  shell(script: string, args: readonly string[]): Promise<GuestShell> {
+    const command = ["node", IN_LAB.virtkit, "run", "--accel=kvm", "--timeout=120"]
+    const guest = [
+      `--kernel=${IN_LAB.kernel}`,
+      `--initrd=${IN_LAB.initrd}`,
+      `--cmdline=quiet script=${script}`,
+    ]
+    return GuestShell.start(this.lab.spawn([...command, ...guest, ...args]))
+  }
+
+  /** Runs a shell script in the lab, not in a guest. Gives what it printed; throws when it fails. */
+  async sh(script: string): Promise<string> {
+    const { status, stdout, stderr } = await this.lab.exec(["sh", "-ec", script])
+    if (status !== 0) throw new Error(`${script}: status ${status}: ${stdout}${stderr}`)
+    return stdout.toString()
   }
 
   /** Runs one of this package's programs. Its output is JSON. */
