@@ -10,14 +10,7 @@ import { apicIds } from "./cpu-topology.js"
 import { Doorbells } from "./doorbells.js"
 import { FirmwareBoot } from "./firmware.js"
 import { Interrupts } from "./interrupts.js"
-import {
-  DELAY_PORTS,
-  IDENTITY_MAP_ADDRESS,
-  PCI_CONF1_PORT,
-  PCI_ISA_IRQS,
-  RTC_PORT,
-  TSS_ADDRESS,
-} from "./machine.js"
+import { DELAY_PORTS, IDENTITY_MAP_ADDRESS, PCI_ISA_IRQS, TSS_ADDRESS } from "./machine.js"
 import { composeCmdline, hidesPci, needsLegacy, type VmConfig } from "./options.js"
 import type { PciRoot, VmDevice } from "./pci-root.js"
 import { describePlatform, Platform } from "./platform.js"
@@ -194,8 +187,5 @@ function createKvmVm(kvm: Kvm, memory: GuestMemory, teardown: Teardown): KvmVm {
     vm.setMemorySlot({ slot, guestAddress, size, hostAddress, owner: memory })
   })
   for (const port of DELAY_PORTS) vm.setPort(port, 1, { ignoreWrites: true })
-  // They only say what the next access of a data port is about, and that exits.
-  vm.coalesce({ space: "pio", address: RTC_PORT, size: 1 })
-  vm.coalesce({ space: "pio", address: PCI_CONF1_PORT, size: 4 })
   return vm
 }
