@@ -3,6 +3,7 @@
 // process and the VM held before and after.
 import { net } from "@virtkit/virtio-net"
 import { Vm } from "@virtkit/vmm"
+import { listenTo } from "../heard.js"
 import { IN_LAB } from "../linux-lab-paths.js"
 import { collectGarbage, resources } from "../resources.js"
 
@@ -18,25 +19,7 @@ const vm = await Vm.create({
   cpus: 2,
   hotPlugSlots: 1,
 })
-let said = ""
-let wake = (): void => {}
-vm.serial.setEncoding("utf8")
-vm.serial.on("data", (text: string) => {
-  said += text.replaceAll("\r", "")
-  wake()
-})
-void vm.exited.then(() => wake())
-
-async function heard(words: RegExp): Promise<RegExpExecArray> {
-  for (;;) {
-    const found = words.exec(said)
-    if (found) return found
-    if (vm.state !== "running") throw new Error(`the guest is ${vm.state}: ${said.slice(-2000)}`)
-    await new Promise<void>((resolve) => {
-      wake = resolve
-    })
-  }
-}
+const heard = listenTo(vm)
 
 interface Round {
   /** Of three pings. */

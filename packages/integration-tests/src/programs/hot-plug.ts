@@ -4,6 +4,7 @@ import { createHash } from "node:crypto"
 import { readFileSync, rmSync, writeFileSync } from "node:fs"
 import { block } from "@virtkit/virtio-blk"
 import { Vm } from "@virtkit/vmm"
+import { listenTo } from "../heard.js"
 import { IN_LAB } from "../linux-lab-paths.js"
 import { collectGarbage, resources } from "../resources.js"
 
@@ -27,25 +28,7 @@ const vm = await Vm.create({
   cpus: 2,
   hotPlugSlots: 2,
 })
-let said = ""
-let wake = (): void => {}
-vm.serial.setEncoding("utf8")
-vm.serial.on("data", (text: string) => {
-  said += text.replaceAll("\r", "")
-  wake()
-})
-void vm.exited.then(() => wake())
-
-async function heard(words: RegExp): Promise<RegExpExecArray> {
-  for (;;) {
-    const found = words.exec(said)
-    if (found) return found
-    if (vm.state !== "running") throw new Error(`the guest is ${vm.state}: ${said.slice(-2000)}`)
-    await new Promise<void>((resolve) => {
-      wake = resolve
-    })
-  }
-}
+const heard = listenTo(vm)
 
 interface Round {
   /** Whole passes over the disk, and blocks of the one that was cut short, that the guest saw acknowledged. */
