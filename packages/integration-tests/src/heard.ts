@@ -1,8 +1,8 @@
-import type { Vm } from "@virtkit/vmm"
+import { describeExit, type Vm } from "@virtkit/vmm"
 
 /**
  * Collects what a guest says on its serial port from here on. The function that it gives waits until `words` have been
- * said; it throws, with the end of what was, when the VM does not run any more.
+ * said; it throws, with the end of what was, and why it ended, when the VM has.
  */
 export function listenTo(vm: Vm): (words: RegExp) => Promise<RegExpExecArray> {
   let said = ""
@@ -17,7 +17,7 @@ export function listenTo(vm: Vm): (words: RegExp) => Promise<RegExpExecArray> {
     for (;;) {
       const found = words.exec(said)
       if (found) return found
-      if (vm.state !== "running") throw new Error(`the guest is ${vm.state}: ${said.slice(-2000)}`)
+      if (vm.state === "exited") throw new Error(`${describeExit(await vm.exited)}: ${said.slice(-2000)}`)
       await new Promise<void>((resolve) => {
         wake = resolve
       })
