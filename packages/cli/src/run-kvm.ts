@@ -27,6 +27,7 @@ export async function runOnKvm(options: RunOptions): Promise<number> {
     cpu: readCpu(options.cpu),
     msrFilter: readMsrFilter(options.msrFilter),
     transport: options.transport,
+    rings: options.rings,
     devices: await devicesOf(options, port),
     kernelCache: join(cacheDir(), "vmlinux"),
     signal: stop.signal,

@@ -5,7 +5,7 @@ import { checkCpus, checkMemory, formatSize, parseSize } from "@virtkit/vmm"
 import { isModelFile, readCpu, readMsrFilter } from "./cpu-options.js"
 import { formatNet, type NetOption } from "./net-option.js"
 import { packageDirectory } from "./package-directory.js"
-import { formatCpus, formatDisk, type RunOptions } from "./run-options.js"
+import { formatCpus, formatDisk, formatRings, type RunOptions } from "./run-options.js"
 import { openKeyboard, showOutput } from "./terminal.js"
 import { EXIT_CRASH, EXIT_USAGE } from "./usage.js"
 
@@ -113,6 +113,7 @@ function labArguments(lab: Lab, options: RunOptions): string[] {
     ...(options.msrFilter === undefined ? [] : [`--msr-filter=${GUEST.msrFilter}`]),
     `--console=${options.console}`,
     `--transport=${options.transport}`,
+    `--rings=${formatRings(options.rings)}`,
     ...options.nets.map((net, index) => `--net=${formatNet(inLab(net, index))}`),
     ...options.disks.map((disk, index) => `--disk=${formatDisk(disk, lab.disks[index] ?? "")}`),
     ...(options.timeout === undefined ? [] : [`--timeout=${options.timeout}`]),

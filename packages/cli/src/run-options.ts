@@ -1,5 +1,5 @@
 import { parseArgs } from "node:util"
-import type { CpuCounts } from "@virtkit/vmm"
+import type { CpuCounts, RingOffers } from "@virtkit/vmm"
 import { choiceKey, countKey, escapeWord, flagKey, parseListOption, textKey } from "./list-option.js"
 import { type NetOption, parseNets } from "./net-option.js"
 import { UsageError } from "./usage.js"
@@ -29,6 +29,7 @@ export interface RunOptions {
   readonly nets: readonly NetOption[]
   readonly console: ConsoleKind
   readonly transport: "pci" | "mmio"
+  readonly rings: RingOffers
   readonly accel: Accel
   /** Seconds. */
   readonly timeout: number | undefined
@@ -49,6 +50,7 @@ export function parseRunArguments(argv: readonly string[]): RunOptions | undefin
     net: { type: "string", multiple: true },
     console: { type: "string" },
     transport: { type: "string" },
+    rings: { type: "string" },
     accel: { type: "string" },
     timeout: { type: "string" },
     report: { type: "string" },
@@ -69,6 +71,7 @@ export function parseRunArguments(argv: readonly string[]): RunOptions | undefin
     nets: parseNets(values.net ?? []),
     console: choice("--console", values.console ?? "serial", ["virtio", "serial", "none"]),
     transport: choice("--transport", values.transport ?? "pci", ["pci", "mmio"]),
+    rings: parseRings(values.rings ?? "split"),
     accel: choice("--accel", values.accel ?? "auto", ["auto", "kvm", "lab"]),
     timeout: values.timeout === undefined ? undefined : seconds("--timeout", values.timeout),
     report: values.report,
@@ -93,6 +96,27 @@ export function parseCpus(text: string): CpuCounts {
 export function formatCpus({ count, ...others }: CpuCounts): string {
   const words = Object.entries(others).map(([key, value]) => `${key}=${value}`)
   return [...(count === undefined ? [] : [String(count)]), ...words].join(",")
+}
+
+/** `split` or `packed`, with what else the rings offer. */
+export function parseRings(text: string): RingOffers {
+  const list = parseListOption(text, "--rings", ["inorder", "event_idx", "indirect"])
+  const isOn = (key: string) => choiceKey(list, "--rings", key, ["on", "off"]) !== "off"
+  return {
+    packed: choice("--rings", list.name, ["split", "packed"]) === "packed",
+    inOrder: flagKey(list, "--rings", "inorder"),
+    eventIdx: isOn("event_idx"),
+    indirect: isOn("indirect"),
+  }
+}
+
+/** The text that {@link parseRings} turns into the same option. */
+export function formatRings(rings: RingOffers): string {
+  const words = [rings.packed ? "packed" : "split"]
+  if (rings.inOrder) words.push("inorder")
+  if (rings.eventIdx === false) words.push("event_idx=off")
+  if (rings.indirect === false) words.push("indirect=off")
+  return words.join(",")
 }
 
 const diskKeys = ["readonly", "format", "serial", "cache", "queues"] as const

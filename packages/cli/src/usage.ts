@@ -41,6 +41,8 @@ export const runUsage = `virtkit run: boot a kernel in a virtual machine
   --net none            none, as without --net, which may be repeated; all take mac=M, mtu=N and capture=FILE (pcapng)
   --console KIND        virtio, serial or none: what stdin and stdout are connected to (default serial)
   --transport KIND      pci or mmio: how the guest finds virtio devices (default pci)
+  --rings split|packed[,inorder][,event_idx=off][,indirect=off]
+                        what virtio devices offer for their rings; the guest need not take it (default split)
   --accel KIND          auto, kvm or lab (default auto: kvm if it can run Linux, else the lab)
   --timeout SECONDS     end the guest then, with status 124
   --report FILE         write what happened as JSON

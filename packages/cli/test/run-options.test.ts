@@ -2,7 +2,15 @@ import fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import { parseListOption } from "../src/list-option.js"
 import { formatNet, type NetOption, parseNet, parseNets } from "../src/net-option.js"
-import { formatCpus, formatDisk, parseCpus, parseDisk, parseRunArguments } from "../src/run-options.js"
+import {
+  formatCpus,
+  formatDisk,
+  formatRings,
+  parseCpus,
+  parseDisk,
+  parseRings,
+  parseRunArguments,
+} from "../src/run-options.js"
 import { UsageError } from "../src/usage.js"
 
 describe("virtkit run: arguments", () => {
@@ -19,6 +27,7 @@ describe("virtkit run: arguments", () => {
       nets: [],
       console: "serial",
       transport: "pci",
+      rings: { packed: false, inOrder: false, eventIdx: true, indirect: true },
       accel: "auto",
       timeout: undefined,
       report: undefined,
@@ -27,7 +36,7 @@ describe("virtkit run: arguments", () => {
 
   it("takes every option", () => {
     const options = parseRunArguments(
-      "--kernel k --initrd i --cmdline quiet --memory 1G --cpus 2,threads=2 --cpu baseline --msr-filter m --disk a --disk b,readonly --console virtio --transport mmio --accel lab --timeout 1.5 --report r --net none".split(
+      "--kernel k --initrd i --cmdline quiet --memory 1G --cpus 2,threads=2 --cpu baseline --msr-filter m --disk a --disk b,readonly --console virtio --transport mmio --rings packed,inorder --accel lab --timeout 1.5 --report r --net none".split(
         " ",
       ),
     )
@@ -35,6 +44,7 @@ describe("virtkit run: arguments", () => {
       ...{ cpus: { count: 2, threads: 2 }, cpu: "baseline", msrFilter: "m" },
       console: "virtio",
       transport: "mmio",
+      rings: { packed: true, inOrder: true },
       accel: "lab",
       timeout: 1.5,
       report: "r",
@@ -55,6 +65,11 @@ describe("virtkit run: arguments", () => {
     [["--kernel", "k", "--cpus", "4,cores=-2"], '"-2" is not a whole number'],
     [["--kernel", "k", "--accel", "tcg"], "auto or kvm or lab"],
     [["--kernel", "k", "--transport", "isa"], "--transport"],
+    [["--kernel", "k", "--rings", "round"], '--rings "round": it must be split or packed'],
+    [["--kernel", "k", "--rings", ""], "--rings"],
+    [["--kernel", "k", "--rings", "packed,fast"], 'unknown "fast", it can have inorder, event_idx, indirect'],
+    [["--kernel", "k", "--rings", "packed,inorder=on"], "inorder takes no value"],
+    [["--kernel", "k", "--rings", "split,indirect"], "indirect must be on, off"],
     [["--kernel", "k", "--net", "bridge"], "it must be tap=IF, passt, socket or none"],
     [["--kernel", "k", "--net", "tap"], "tap needs the name of an interface"],
     [["--kernel", "k", "--net", "tap="], "tap needs the name of an interface"],
@@ -110,6 +125,32 @@ describe("--cpus", () => {
     fc.assert(
       fc.property(shape, (counts) => {
         expect(parseCpus(formatCpus(counts))).toEqual(counts)
+      }),
+    )
+  })
+})
+
+describe("--rings", () => {
+  it("says the kind, then what else is offered", () => {
+    expect(parseRings("packed")).toEqual({ packed: true, inOrder: false, eventIdx: true, indirect: true })
+    expect(parseRings("split,inorder,event_idx=off,indirect=on")).toEqual({
+      packed: false,
+      inOrder: true,
+      eventIdx: false,
+      indirect: true,
+    })
+  })
+
+  it("reads back what formatRings writes", () => {
+    const offers = fc.record({
+      packed: fc.boolean(),
+      inOrder: fc.boolean(),
+      eventIdx: fc.boolean(),
+      indirect: fc.boolean(),
+    })
+    fc.assert(
+      fc.property(offers, (rings) => {
+        expect(parseRings(formatRings(rings))).toEqual(rings)
       }),
     )
   })

@@ -91,6 +91,12 @@ describe.skipIf(noBuild !== "")(`wrong use of the command${noBuild}`, () => {
     ["no kernel", ["run"], /--kernel is missing.*virtkit kernel/],
     ["a lab without a command", ["lab"], /command/],
     ["an unknown accel", ["run", "--kernel=x", "--accel=tcg"], /--accel "tcg".*auto or kvm or lab/],
+    ["rings that are none", ["run", "--kernel=x", "--rings=round"], /--rings "round".*split or packed/],
+    [
+      "rings with what they do not have",
+      ["run", "--kernel=x", "--rings=split,fast"],
+      /unknown "fast".*inorder/,
+    ],
     ["a transport that is none", ["run", "--kernel=x", "--transport=isa"], /--transport "isa"/],
     [
       "an unknown network",

@@ -45,6 +45,22 @@ describe.skipIf(noKvm !== "")(`the registers of virtio-mmio devices${noKvm}`, ()
     },
   )
 
+  it.each([
+    [{}, 0x01],
+    [{ packed: true }, 0x05],
+    [{ packed: true, inOrder: true }, 0x0d],
+  ])("offer rings as the VM's options %j say", async (rings, offered) => {
+    const selectHigh = guest.fillRange(BASE + 0x14, 4, 1)
+    const code = [...selectHigh, ...guest.sayMemory(BASE + 0x10), ...guest.powerOff]
+    const vm = await vmOf(code, { transport: "mmio", devices: [rng()], rings })
+    const heard = listen(vm)
+    const ended = new Promise((resolve) => vm.serial.once("end", resolve))
+    await vm.start()
+    expect(await vm.exited).toEqual({ reason: "poweroff" })
+    await ended
+    expect(heard.text.charCodeAt(0) & 0x0d).toBe(offered)
+  })
+
   it.each([0, 1, 0xff, 0x8000_0000, 0xffff_ffff])(
     "survive that %i is written to all of them",
     async (value) => {

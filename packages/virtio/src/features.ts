@@ -10,9 +10,6 @@ import { VIRTIO_F_RING_RESET, VIRTIO_F_VERSION_1 } from "./constants.js"
 /** Feature words of 32 bits that there are. */
 const WORDS = 4
 
-/** What the transport and the queues offer for every device. */
-const COMMON = VIRTIO_F_VERSION_1 | VIRTIO_F_RING_INDIRECT_DESC | VIRTIO_F_RING_EVENT_IDX
-
 /**
  * Features of transports and queues: a device cannot know whether they are there. Those that are get offered by the
  * transport.
@@ -27,17 +24,27 @@ const NOT_THE_DEVICES: readonly (readonly [name: string, bit: bigint])[] = [
   ["VIRTIO_F_ADMIN_VQ", 41n],
 ]
 
-/** What a transport offers for the rings of any device. Drivers that accept neither get split rings in any order. */
+/** What a transport offers for the rings of any device. A driver need not accept any of it. */
 export interface RingOffers {
   /** VIRTIO_F_RING_PACKED. Default false, as in QEMU: drivers take it when it is offered. */
   readonly packed?: boolean
   /** VIRTIO_F_IN_ORDER. Default false: a request that takes long holds up those behind it. */
   readonly inOrder?: boolean
+  /** VIRTIO_F_RING_EVENT_IDX. Default true; without, both sides notify each other more often. */
+  readonly eventIdx?: boolean
+  /** VIRTIO_F_RING_INDIRECT_DESC. Default true; without, each buffer of a request takes a place in the ring. */
+  readonly indirect?: boolean
 }
 
 /** Those offers as feature bits. */
-export function ringOffers({ packed = false, inOrder = false }: RingOffers): bigint {
-  return (packed ? VIRTIO_F_RING_PACKED : 0n) | (inOrder ? VIRTIO_F_IN_ORDER : 0n)
+export function ringOffers(offers: RingOffers): bigint {
+  const { packed = false, inOrder = false, eventIdx = true, indirect = true } = offers
+  return (
+    (packed ? VIRTIO_F_RING_PACKED : 0n) |
+    (inOrder ? VIRTIO_F_IN_ORDER : 0n) |
+    (eventIdx ? VIRTIO_F_RING_EVENT_IDX : 0n) |
+    (indirect ? VIRTIO_F_RING_INDIRECT_DESC : 0n)
+  )
 }
 
 /** Feature negotiation (virtio 1.3, section 2.2): what is offered, and what the driver wrote so far. */
@@ -46,7 +53,7 @@ export class FeatureNegotiation {
   readonly #offeredWords: Uint32Array
   readonly #driverWords: Uint32Array = new Uint32Array(WORDS)
 
-  /** `transport`: what it offers by itself. Throws {@link ConfigError} for a device that offers what is not its own. */
+  /** `transport`: what it offers by itself, with what the rings can do. Throws {@link ConfigError} for a device that offers what is not its own. */
   constructor(device: VirtioDevice, transport: bigint = 0n) {
     for (const [name, bit] of NOT_THE_DEVICES) {
       if ((device.features & (1n << bit)) !== 0n) {
@@ -54,7 +61,7 @@ export class FeatureNegotiation {
       }
     }
     const reset = device.resetQueue === undefined ? 0n : VIRTIO_F_RING_RESET
-    this.offered = device.features | transport | reset | COMMON
+    this.offered = device.features | transport | reset | VIRTIO_F_VERSION_1
     this.#offeredWords = Uint32Array.from({ length: WORDS }, (_, word) => wordOf(this.offered, word))
   }
 

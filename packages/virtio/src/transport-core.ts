@@ -29,7 +29,7 @@ export interface TransportCoreOptions {
   readonly device: VirtioDevice
   /** Asked for when a queue is enabled and when the device is activated, not before. */
   readonly memory: GuestMemory
-  /** Feature bits that the transport offers by itself. Default: none. */
+  /** Feature bits that the transport offers by itself, those of `ringOffers` with them. Default: none. */
   readonly features?: bigint
   readonly events: TransportEvents
   /** The device broke its contract: it threw, or could not be reset. Must not throw. */

@@ -32,6 +32,27 @@ describe.each(CASES)("rings that a transport offers, packed $packed, in order $i
     }
   })
 
+  it.each([{ eventIdx: false }, { indirect: false }, { eventIdx: false, indirect: false }])(
+    "are there without %j",
+    async (without) => {
+      const device = new EchoDevice()
+      const memory = new TestMemory()
+      const interrupt = new FakeInterrupt()
+      const transport = new VirtioMmio({ device, memory, interrupt, ...offers, ...without })
+      const driver = new MmioDriver({ device: transport, memory })
+      await driver.start({ features: ALL, queueSize: 8 })
+      expect([
+        (driver.offeredFeatures() & FEATURE.RING_EVENT_IDX) === 0n,
+        (driver.offeredFeatures() & FEATURE.RING_INDIRECT_DESC) === 0n,
+      ]).toEqual([without.eventIdx === false, without.indirect === false])
+      const layout = without.indirect === false ? "direct" : "indirect"
+      for (let round = 0; round < 20; round++) {
+        const chain = await driver.request(0, { readable: [Uint8Array.of(round)], writable: [1], layout })
+        expect([chain.written, chain.data![0]]).toEqual([1, round])
+      }
+    },
+  )
+
   it("go on from a saved state", async () => {
     const { driver, transport, memory } = setup()
     await driver.start({ features: ALL, queueSize: 4 })

@@ -1,3 +1,4 @@
+export type { RingOffers } from "@virtkit/virtio"
 export type { CpuLeaf, CpuMask, CpuModel, CpuRegisterChange } from "./cpu-model.js"
 export { checkCpuModel, cpuModels } from "./cpu-models.js"
 export { checkMsrRules, type MsrRule } from "./cpu-msr-filter.js"

@@ -78,7 +78,7 @@ export async function buildMachine(
   const pages = config.registerPages ? new RegisterPages(vm, romSlot + 1) : undefined
   const spaces = new AddressSpaces({ ports, mmio, doorbells, pages })
   const { onError, onNeedsReset, onReset } = events
-  const shared = { spaces, memory, interrupts, onError, onNeedsReset }
+  const shared = { spaces, memory, interrupts, rings: config.rings, onError, onNeedsReset }
   const attached =
     config.transport === "pci"
       ? attachToPci(kvm, config, devices, platform, shared, { hasFirmware: firmware !== undefined, onReset })

@@ -1,6 +1,7 @@
 import { totalmem } from "node:os"
 import type { KernelKind } from "@virtkit/boot"
 import { ConfigError } from "@virtkit/interface"
+import type { RingOffers } from "@virtkit/virtio"
 import type { CheckedModel, CpuModel } from "./cpu-model.js"
 import { resolveModel } from "./cpu-models.js"
 import { checkMsrFilter, type MsrFilter, type MsrRule } from "./cpu-msr-filter.js"
@@ -38,6 +39,8 @@ export interface VmOptions {
   readonly devices?: readonly (VmDevice | Promise<VmDevice>)[]
   /** How the guest finds virtio devices. Default "pci". */
   readonly transport?: Transport
+  /** What the rings of all virtio devices offer to the guest's drivers. Default: split rings, used in any order. */
+  readonly rings?: RingOffers
   /** Root ports that `plug` can put a device behind while the guest runs: 0 (the default) to 30. Needs PCI. */
   readonly hotPlugSlots?: number
   /**
@@ -89,6 +92,7 @@ export interface VmConfig {
   readonly msrFilter: MsrFilter | undefined
   readonly onDeniedMsr: VmOptions["onDeniedMsr"]
   readonly transport: Transport
+  readonly rings: RingOffers
   readonly hotPlugSlots: number
   readonly legacy: boolean | undefined
   readonly memoryBacking: MemoryBacking
@@ -116,6 +120,7 @@ export function checkOptions(options: VmOptions): VmConfig {
     msrFilter: checkMsrFilter(options.msrFilter ?? []),
     onDeniedMsr: options.onDeniedMsr,
     transport,
+    rings: checkRings(options.rings ?? {}),
     hotPlugSlots: checkHotPlugSlots(options.hotPlugSlots ?? 0, transport),
     legacy: options.legacy,
     memoryBacking: options.memoryBacking ?? "anonymous",
@@ -129,6 +134,18 @@ export function checkOptions(options: VmOptions): VmConfig {
 function checkTransport(transport: Transport): Transport {
   if (transport === "pci" || transport === "mmio") return transport
   throw new ConfigError(`transport: ${transport} is not possible, give "pci" or "mmio"`)
+}
+
+const RING_OFFERS = ["packed", "inOrder", "eventIdx", "indirect"]
+
+function checkRings(rings: RingOffers): RingOffers {
+  for (const [name, value] of Object.entries(rings)) {
+    if (!RING_OFFERS.includes(name))
+      throw new ConfigError(`rings: there is no "${name}", give ${RING_OFFERS.join(", ")}`)
+    if (value !== undefined && typeof value !== "boolean")
+      throw new ConfigError(`rings: ${name} is true or false, not ${JSON.stringify(value)}`)
+  }
+  return { ...rings }
 }
 
 function checkHotPlugSlots(slots: number, transport: Transport): number {

@@ -2,6 +2,7 @@ import type { PciHostDescription } from "@virtkit/acpi"
 import { ConfigError, type GuestMemory, type PciFunction, type VirtioDevice } from "@virtkit/interface"
 import { ResetControl } from "@virtkit/legacy"
 import { type AddressRange, PciBus, type PciHost, PciHotPlug, type RootPort } from "@virtkit/pci"
+import type { RingOffers } from "@virtkit/virtio"
 import { VirtioPci } from "@virtkit/virtio-pci"
 import type { AddressSpaces } from "./address-spaces.js"
 import type { Interrupts } from "./interrupts.js"
@@ -29,6 +30,7 @@ export interface PciRootOptions {
   readonly spaces: AddressSpaces
   readonly memory: GuestMemory
   readonly interrupts: Interrupts
+  readonly rings: RingOffers
   readonly hotPlugSlots: number
   /** The guest brings firmware, which gives the devices their addresses itself: docs/firmware.md. */
   readonly hasFirmware: boolean
@@ -165,9 +167,14 @@ export class PciRoot {
   }
 
   #functionOf(device: VmDevice): PciFunction {
-    const { onError, onNeedsReset } = this.#options
+    const { rings, onError, onNeedsReset } = this.#options
     const fn = isVirtio(device)
-      ? new VirtioPci({ device, onError, onNeedsReset: (reason) => onNeedsReset(device.name, reason) })
+      ? new VirtioPci({
+          ...rings,
+          device,
+          onError,
+          onNeedsReset: (reason) => onNeedsReset(device.name, reason),
+        })
       : device
     this.#functions.set(device, fn)
     return fn

@@ -1,6 +1,6 @@
 import type { VirtioMmioDescription } from "@virtkit/acpi"
 import { ConfigError, type GuestMemory, type VirtioDevice } from "@virtkit/interface"
-import { VirtioMmio } from "@virtkit/virtio"
+import { type RingOffers, VirtioMmio } from "@virtkit/virtio"
 import type { AddressSpaces } from "./address-spaces.js"
 import type { Interrupts } from "./interrupts.js"
 import { VIRTIO_GSIS, VIRTIO_MMIO_BASE, VIRTIO_MMIO_STRIDE } from "./machine.js"
@@ -9,6 +9,7 @@ export interface VirtioBusOptions {
   readonly spaces: AddressSpaces
   readonly memory: GuestMemory
   readonly interrupts: Interrupts
+  readonly rings: RingOffers
   readonly onError: (error: Error) => void
   readonly onNeedsReset: (device: string, reason: string) => void
 }
@@ -26,7 +27,7 @@ export class VirtioBus {
 
   /** Throws {@link ConfigError} when there is no interrupt left. */
   attach(device: VirtioDevice): void {
-    const { spaces, memory, interrupts, onError, onNeedsReset } = this.#options
+    const { spaces, memory, interrupts, rings, onError, onNeedsReset } = this.#options
     const index = this.transports.length
     const address = VIRTIO_MMIO_BASE + index * VIRTIO_MMIO_STRIDE
     const gsi = VIRTIO_GSIS[index]
@@ -36,6 +37,7 @@ export class VirtioBus {
       )
     }
     const transport = new VirtioMmio({
+      ...rings,
       device,
       memory,
       interrupt: interrupts.line(gsi),

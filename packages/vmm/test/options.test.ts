@@ -19,6 +19,7 @@ describe("options", () => {
       cpu: undefined,
       msrFilter: undefined,
       transport: "pci",
+      rings: {},
       hotPlugSlots: 0,
       kvm: "/dev/kvm",
     })
@@ -33,6 +34,8 @@ describe("options", () => {
     [{ memory: 2 ** 20 + 1 }, /multiple of the page size/],
     [{ memory: -1 }, /not a number of bytes/],
     [{ transport: "isa" }, /transport: isa is not possible/],
+    [{ rings: { ordered: true } }, /rings: there is no "ordered", give packed, inOrder, eventIdx, indirect/],
+    [{ rings: { packed: "on" } }, /rings: packed is true or false, not "on"/],
     [{ hotPlugSlots: 31 }, /hotPlugSlots: 31 is not possible.*0 to 30/],
     [{ hotPlugSlots: 0.5 }, /hotPlugSlots: 0.5/],
     [{ hotPlugSlots: 1, transport: "mmio" }, /hotPlugSlots: needs the transport "pci"/],
