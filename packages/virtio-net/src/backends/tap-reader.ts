@@ -5,7 +5,7 @@ import { ETHERNET_HEADER_BYTES, HEADER_BYTES, MAX_FRAME_BYTES, VLAN_TAG_BYTES } 
 import { OFFLOAD_GSO } from "../offloads.js"
 import { BUFFERS, FRAMES, SEGMENTS } from "./tap-open.js"
 
-const { EAGAIN, ENOBUFS } = constants.errno
+const { EAGAIN, ENOBUFS, EFAULT, EINVAL } = constants.errno
 
 /** Frames read before the event loop has its turn. */
 const FRAMES_PER_TURN = 256
@@ -145,6 +145,11 @@ export class TapReader {
     // When no more can come the next read drops the frame.
     if (status === ENOBUFS) {
       return buffers.refill(result[1]!) || buffers.count === buffers.limit || this.#known < buffers.count
+    }
+    // The kernel had no header for that frame and threw it away. Those behind it come with no edge of their own.
+    if (status === EINVAL || status === EFAULT) {
+      buffers.dropped("error")
+      return true
     }
     this.#lost(status)
     return false

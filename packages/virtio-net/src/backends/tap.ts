@@ -222,8 +222,8 @@ function knownOffloads(tap: Tap): number {
 
 function discard(fd: number): void {
   const scratch = new Uint8Array(MAX_FRAME_BYTES)
-  // As many as a queue of the kernel holds, or so: a sender that does not stop must not keep us here.
-  for (let frame = 0; frame < 1024; frame++) {
+  // More than a queue of the kernel holds, unless it was made longer; a sender that does not stop must not keep us here.
+  for (let frame = 0; frame < 4096; frame++) {
     try {
       readSync(fd, scratch)
     } catch {
