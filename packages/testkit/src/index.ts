@@ -24,6 +24,21 @@ export {
 } from "./pci-host.js"
 export { FakePciSlot, type FakePciSlotOptions } from "./pci-slot.js"
 export { PCI, PCI_CAPABILITY, PCI_COMMAND, PCI_EXPRESS, PCI_MSIX, PCI_STATUS } from "./pci-spec.js"
+export { readTrace, type Trace } from "./record-file.js"
+export {
+  type TraceBuffer,
+  type TraceDoorbell,
+  TraceError,
+  type TraceEvent,
+  type TraceHeader,
+  type TraceRecord,
+  type TraceWindowKind,
+} from "./record-format.js"
+export { type ReplayDifference, type ReplayOptions, type ReplayResult, replay } from "./record-player.js"
+export type { DeviceTargetOptions, ReplayQueueOptions } from "./record-target.js"
+export type { TransportTargetOptions } from "./record-transport-target.js"
+export type { RecordedBusDevice } from "./record-window.js"
+export { Recorder, type RecorderOptions, record } from "./recorder.js"
 export type { ChainLayout, ChainRequest, DriverBuffer, DriverChain, RingDriver } from "./ring-driver.js"
 export {
   DESCRIPTOR,
