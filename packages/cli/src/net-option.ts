@@ -1,3 +1,5 @@
+import { existsSync } from "node:fs"
+import { delimiter, join } from "node:path"
 import type { NetOptions } from "@virtkit/virtio-net"
 import {
   choiceKey,
@@ -34,6 +36,15 @@ const TAP_KEYS = ["queues", "offloads", "create"] as const
 export function parseNets(texts: readonly string[]): NetOption[] {
   if (texts.includes("none") && texts.length > 1) throw new UsageError("--net none: there are other --net")
   return texts.filter((text) => text !== "none").map(parseNet)
+}
+
+/**
+ * What a guest has without any `--net`: a user who is not root, and cannot make a network for it, gets passt where it is
+ * installed; root, who can, is not guessed for.
+ */
+export function defaultNets(uid: number, searchPath: string): NetOption[] {
+  const installed = searchPath.split(delimiter).some((directory) => existsSync(join(directory, "passt")))
+  return uid !== 0 && installed ? [parseNet("passt")] : []
 }
 
 /** `tap=IF`, `passt` or `socket`, each with its keys; "none" is for {@link parseNets}. Throws {@link UsageError}. */

@@ -27,6 +27,8 @@ export interface RunOptions {
   readonly msrFilter: string | undefined
   readonly disks: readonly DiskOption[]
   readonly nets: readonly NetOption[]
+  /** No `--net` was given: see `defaultNets`. */
+  readonly defaultNet: boolean
   readonly console: ConsoleKind
   readonly transport: "pci" | "mmio"
   readonly rings: RingOffers
@@ -69,6 +71,7 @@ export function parseRunArguments(argv: readonly string[]): RunOptions | undefin
     msrFilter: values["msr-filter"],
     disks: (values.disk ?? []).map(parseDisk),
     nets: parseNets(values.net ?? []),
+    defaultNet: values.net === undefined,
     console: choice("--console", values.console ?? "serial", ["virtio", "serial", "none"]),
     transport: choice("--transport", values.transport ?? "pci", ["pci", "mmio"]),
     rings: parseRings(values.rings ?? "split"),

@@ -3,6 +3,7 @@ import { dirname } from "node:path"
 import { ConfigError } from "@virtkit/interface"
 import { chooseAccel } from "./accel.js"
 import { isModelFile } from "./cpu-options.js"
+import { defaultNets } from "./net-option.js"
 import { parseRunArguments, type RunOptions } from "./run-options.js"
 import { EXIT_CLEAN, runUsage } from "./usage.js"
 
@@ -17,7 +18,10 @@ export async function runCommand(argv: readonly string[]): Promise<number> {
   const accel = await chooseAccel(options.accel)
   if (accel.note !== undefined) process.stderr.write(`virtkit: ${accel.note}\n`)
   if (accel.kind === "lab") return (await import("./run-lab.js")).runInLab(options)
-  return (await import("./run-kvm.js")).runOnKvm(options)
+  const nets = options.defaultNet
+    ? defaultNets(process.geteuid?.() ?? 0, process.env.PATH ?? "")
+    : options.nets
+  return (await import("./run-kvm.js")).runOnKvm({ ...options, nets })
 }
 
 /** Before a lab is started for nothing: are the files there? What is in them is checked by who reads them. */

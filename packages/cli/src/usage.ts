@@ -38,7 +38,8 @@ export const runUsage = `virtkit run: boot a kernel in a virtual machine
                         one that needs no privilege; PORTS such as 8080:80 lead from this host to the guest
   --net socket,listen=ADDRESS or socket,connect=ADDRESS
                         one on a wire to a virtual machine, also of QEMU; a path, PORT or HOST:PORT
-  --net none            none, as without --net, which may be repeated; all take mac=M, mtu=N and capture=FILE (pcapng)
+  --net none            none; all others may be repeated, and take mac=M, mtu=N and capture=FILE (pcapng)
+                        (default passt where it is installed, for a user who is not root; else none)
   --console KIND        virtio, serial or none: what stdin and stdout are connected to (default serial)
   --transport KIND      pci or mmio: how the guest finds virtio devices (default pci)
   --rings split|packed[,inorder][,event_idx=off][,indirect=off]

@@ -1,7 +1,10 @@
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import { parseListOption } from "../src/list-option.js"
-import { formatNet, type NetOption, parseNet, parseNets } from "../src/net-option.js"
+import { defaultNets, formatNet, type NetOption, parseNet, parseNets } from "../src/net-option.js"
 import {
   formatCpus,
   formatDisk,
@@ -25,6 +28,7 @@ describe("virtkit run: arguments", () => {
       msrFilter: undefined,
       disks: [],
       nets: [],
+      defaultNet: true,
       console: "serial",
       transport: "pci",
       rings: { packed: false, inOrder: false, eventIdx: true, indirect: true },
@@ -182,6 +186,20 @@ describe("--disk", () => {
 })
 
 describe("--net", () => {
+  it("is passt by default for a user who is not root, where it is installed", () => {
+    const directory = mkdtempSync(join(tmpdir(), "virtkit-path-"))
+    try {
+      const searchPath = `/nonexistent:${directory}`
+      expect(defaultNets(1000, searchPath)).toEqual([])
+      writeFileSync(join(directory, "passt"), "")
+      expect(defaultNets(1000, searchPath)).toEqual(parseNets(["passt"]))
+      expect(defaultNets(0, searchPath)).toEqual([])
+    } finally {
+      rmSync(directory, { recursive: true })
+    }
+    expect(parseRunArguments(["--kernel", "k", "--net", "none"])?.defaultNet).toBe(false)
+  })
+
   it("is a TAP, passt, a socket, or nothing", () => {
     expect(parseNets(["none"])).toEqual([])
     expect(

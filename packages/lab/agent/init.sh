@@ -37,4 +37,11 @@ ip link set lo up
 # The first command may need /dev/kvm.
 wait $kvm
 while [ ! -e /dev/vport0p1 ]; do usleep 1000; done
-exec /agent /dev/vport0p1
+
+# Programs that shut themselves in, such as passt, pivot their root. The kernel's first root cannot be pivoted; the same
+# files as a mount of their own can.
+mkdir /.root
+mount -o rbind / /.root
+cd /.root
+mount -o move . /
+exec chroot . /agent /dev/vport0p1

@@ -3,44 +3,48 @@ import { loopbackBackend } from "@virtkit/virtio-net"
 import fc from "fast-check"
 import { expect, it } from "vitest"
 import { F, frame, header, nic, RX, received, TX, turn } from "./helpers.js"
-import { MEMORY, misbehave, randomSteps } from "./random-chains.js"
+import { MEMORY, misbehave, randomSteps, runsOrSeconds, STORM_TIMEOUT } from "./random-chains.js"
 
-it("random chains, headers and commands: the device lives, and serves again after a reset", async () => {
-  await fc.assert(
-    fc.asyncProperty(
-      randomSteps,
-      fc.uint8Array({ minLength: 4096, maxLength: 4096 }),
-      fc.boolean(),
-      async (steps, bytes, mergeable) => {
-        const memory = new TestMemory({ regions: [{ guestAddress: 0, size: MEMORY }] })
-        for (let at = 0; at < MEMORY; at += bytes.length) memory.write(at, bytes)
-        const features =
-          F.VERSION_1 | F.INDIRECT | F.CTRL_VQ | F.CSUM | F.GUEST_CSUM | F.HOST_TSO4 | F.GUEST_TSO4
-        const n = await nic(
-          { backend: loopbackBackend() },
-          { memory, features: mergeable ? features | F.MRG_RXBUF : features },
-        )
-        await misbehave(n, steps, turn)
-        await turn()
-        const { counters } = n.device
-        expect(
-          counters.rxFrames +
-            counters.rxDropped +
-            counters.rxErrors +
-            counters.rxTooLong +
-            counters.rxFiltered,
-        ).toBe(counters.txFrames)
-        await n.harness.reset()
-        n.harness.start()
-        const [chain] = n.post([[2000]])
-        await n.send([[header(), frame(99, 4)]], TX)
-        n.harness.ring(RX).reap()
-        expect(received(chain!).bytes).toEqual(frame(99, 4))
-      },
-    ),
-    { numRuns: 150 },
-  )
-})
+it(
+  "random chains, headers and commands: the device lives, and serves again after a reset",
+  async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        randomSteps,
+        fc.uint8Array({ minLength: 4096, maxLength: 4096 }),
+        fc.boolean(),
+        async (steps, bytes, mergeable) => {
+          const memory = new TestMemory({ regions: [{ guestAddress: 0, size: MEMORY }] })
+          for (let at = 0; at < MEMORY; at += bytes.length) memory.write(at, bytes)
+          const features =
+            F.VERSION_1 | F.INDIRECT | F.CTRL_VQ | F.CSUM | F.GUEST_CSUM | F.HOST_TSO4 | F.GUEST_TSO4
+          const n = await nic(
+            { backend: loopbackBackend() },
+            { memory, features: mergeable ? features | F.MRG_RXBUF : features },
+          )
+          await misbehave(n, steps, turn)
+          await turn()
+          const { counters } = n.device
+          expect(
+            counters.rxFrames +
+              counters.rxDropped +
+              counters.rxErrors +
+              counters.rxTooLong +
+              counters.rxFiltered,
+          ).toBe(counters.txFrames)
+          await n.harness.reset()
+          n.harness.start()
+          const [chain] = n.post([[2000]])
+          await n.send([[header(), frame(99, 4)]], TX)
+          n.harness.ring(RX).reap()
+          expect(received(chain!).bytes).toEqual(frame(99, 4))
+        },
+      ),
+      runsOrSeconds(150),
+    )
+  },
+  STORM_TIMEOUT,
+)
 
 it("random but well-formed chains: every byte arrives", async () => {
   await fc.assert(

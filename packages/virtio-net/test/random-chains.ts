@@ -20,6 +20,16 @@ const step = fc.record({
 
 export const randomSteps = fc.array(step, { maxLength: 30 })
 
+/** So many runs, or as many as VIRTKIT_TEST_STORM_SECONDS leaves time for. */
+export function runsOrSeconds(numRuns: number): fc.Parameters<unknown> {
+  const seconds = Number(process.env.VIRTKIT_TEST_STORM_SECONDS ?? 0)
+  if (seconds === 0) return { numRuns }
+  return { numRuns: 1e9, interruptAfterTimeLimit: seconds * 1000 }
+}
+
+/** Milliseconds that such a test may take. */
+export const STORM_TIMEOUT: number = 20_000 + 2000 * Number(process.env.VIRTKIT_TEST_STORM_SECONDS ?? 0)
+
 /** Carries steps out, `pause` after each of those that notify. */
 export async function misbehave(
   n: Nic,

@@ -22,7 +22,7 @@ import {
   turn,
 } from "./helpers.js"
 import { NEEDS_CSUM, parseTcp, TSO4, tcpFrame } from "./packets.js"
-import { MEMORY, misbehave, randomSteps } from "./random-chains.js"
+import { MEMORY, misbehave, randomSteps, runsOrSeconds, STORM_TIMEOUT } from "./random-chains.js"
 
 const reason = cannot()
 const suite = reason === undefined ? describe : describe.skip
@@ -361,50 +361,54 @@ suite(`TAP${reason === undefined ? "" : ` (${reason})`}`, () => {
     expect(received(b.chains[0]!).bytes).toEqual(bytes)
   })
 
-  it("random chains and headers: the device lives, and serves again after a reset", async () => {
-    wire()
-    const a = await tapNic(A, GUEST_MAC)
-    const device = await net({ tap: B, mac: HOST_MAC })
-    const memory = new MappedTestMemory(MEMORY)
-    const features = F.VERSION_1 | F.INDIRECT | F.CSUM | F.GUEST_CSUM | F.HOST_TSO4 | F.GUEST_TSO4
-    await fc.assert(
-      fc.asyncProperty(
-        randomSteps,
-        fc.uint8Array({ minLength: 4096, maxLength: 4096 }),
-        fc.boolean(),
-        async (steps, bytes, mergeable) => {
-          for (let at = 0; at < MEMORY; at += bytes.length) memory.write(at, bytes)
-          const n = new Nic(device, { memory, features: mergeable ? features | F.MRG_RXBUF : features })
-          opened.splice(1, 1, n)
-          n.harness.start()
-          await misbehave(n, steps, async () => {
-            a.n.harness.ring(TX).reap()
-            a.n.harness
-              .ring(TX)
-              .add({ readable: [header({ ...TSO4, gsoSize: 1000 }), segment], layout: "indirect" })
-            a.n.harness.kick(TX)
-            await turn()
-          })
-          await n.harness.reset()
-        },
-      ),
-      { numRuns: 40 },
-    )
-    const n = new Nic(device, { memory: new MappedTestMemory(4 << 20) })
-    n.harness.start()
-    const chains = n.post([[2000], [2000], [2000], [2000]])
-    const last = frame(60, 9, { to: HOST_MAC, from: GUEST_MAC })
-    // Its address may have been learnt on the other port, from a random frame.
-    await n.send([[header(), frame(60, 1, { to: GUEST_MAC, from: HOST_MAC })]])
-    await until(() => {
-      a.n.harness.ring(TX).reap()
-      a.n.harness.ring(TX).add({ readable: [header(), last], layout: "indirect" })
-      a.n.harness.kick(TX)
-      n.harness.ring(RX).reap()
-      return chains.some((chain) => chain.written === 72)
-    }, "a frame")
-    expect(device.linkUp).toBe(true)
-  })
+  it(
+    "random chains and headers: the device lives, and serves again after a reset",
+    async () => {
+      wire()
+      const a = await tapNic(A, GUEST_MAC)
+      const device = await net({ tap: B, mac: HOST_MAC })
+      const memory = new MappedTestMemory(MEMORY)
+      const features = F.VERSION_1 | F.INDIRECT | F.CSUM | F.GUEST_CSUM | F.HOST_TSO4 | F.GUEST_TSO4
+      await fc.assert(
+        fc.asyncProperty(
+          randomSteps,
+          fc.uint8Array({ minLength: 4096, maxLength: 4096 }),
+          fc.boolean(),
+          async (steps, bytes, mergeable) => {
+            for (let at = 0; at < MEMORY; at += bytes.length) memory.write(at, bytes)
+            const n = new Nic(device, { memory, features: mergeable ? features | F.MRG_RXBUF : features })
+            opened.splice(1, 1, n)
+            n.harness.start()
+            await misbehave(n, steps, async () => {
+              a.n.harness.ring(TX).reap()
+              a.n.harness
+                .ring(TX)
+                .add({ readable: [header({ ...TSO4, gsoSize: 1000 }), segment], layout: "indirect" })
+              a.n.harness.kick(TX)
+              await turn()
+            })
+            await n.harness.reset()
+          },
+        ),
+        runsOrSeconds(40),
+      )
+      const n = new Nic(device, { memory: new MappedTestMemory(4 << 20) })
+      n.harness.start()
+      const chains = n.post([[2000], [2000], [2000], [2000]])
+      const last = frame(60, 9, { to: HOST_MAC, from: GUEST_MAC })
+      // Its address may have been learnt on the other port, from a random frame.
+      await n.send([[header(), frame(60, 1, { to: GUEST_MAC, from: HOST_MAC })]])
+      await until(() => {
+        a.n.harness.ring(TX).reap()
+        a.n.harness.ring(TX).add({ readable: [header(), last], layout: "indirect" })
+        a.n.harness.kick(TX)
+        n.harness.ring(RX).reap()
+        return chains.some((chain) => chain.written === 72)
+      }, "a frame")
+      expect(device.linkUp).toBe(true)
+    },
+    STORM_TIMEOUT,
+  )
 
   it("loses the link with the TAP, and has it back with it", async () => {
     addTap(A)
@@ -482,6 +486,10 @@ suite(`TAP${reason === undefined ? "" : ` (${reason})`}`, () => {
   ])("refuses %j", async (options, message) => {
     await expect(net(options)).rejects.toThrow(ConfigError)
     await expect(net(options)).rejects.toThrow(message)
+  })
+
+  it("tells a mistake of the program as it is, and not as a wrong name", async () => {
+    await expect(net({ tap: { name: 5 as unknown as string } })).rejects.toThrow(/name must be a string/)
   })
 
   it("refuses several queues of an interface for one", async () => {

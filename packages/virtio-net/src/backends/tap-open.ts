@@ -97,9 +97,11 @@ function tapError(error: unknown, name: string, queues: number): unknown {
         options,
       )
     default:
-      if (error instanceof RangeError || error instanceof TypeError) {
+      if (error instanceof RangeError && message.startsWith("Tap: name ")) {
         return new ConfigError(`"${name}" cannot be the name of an interface`, options)
       }
+      // No word of the kernel: a mistake in a program, or an addon of another version.
+      if (code === undefined) return error
       return new SystemError(
         String(code),
         errno ?? 0,
