@@ -188,8 +188,7 @@ export const echoSession: Session<EchoDevice> = {
     await driver.start({ features: wanted(driver, rings) | FEATURE.RING_RESET, queueSize: 4 })
     await driver.request(1, { readable: [pattern(9, 1)], writable: [9] })
     await driver.resetQueue(1)
-    if (rings & FEATURE.RING_PACKED) driver.setupPackedQueue(1, 8)
-    else driver.setupQueue(1, 8)
+    driver.setupQueue(1, 8)
     await driver.request(1, { readable: [pattern(9, 2)], writable: [4, 5] })
     const ring = driver.ring(0)
     device.holds = true

@@ -1,5 +1,13 @@
 export { TestAllocator } from "./allocator.js"
-export type { TestRunner, TransportConformanceOptions, TransportUnderTest } from "./conformance/fixture.js"
+export type {
+  TestRunner,
+  TransportConformanceOptions,
+  TransportSetup,
+  TransportUnderTest,
+} from "./conformance/fixture.js"
+export type { RingKind } from "./conformance/raw-ring.js"
+export type { MadeQueue, MakeQueue, QueueUnderTest, RingQueueOptions } from "./conformance/ring-bench.js"
+export type { WrongStates } from "./conformance/ring-state.js"
 export { DeviceHarness, type DeviceHarnessOptions, type HarnessQueueOptions } from "./device-harness.js"
 export { EchoDevice, type EchoDeviceOptions } from "./echo-device.js"
 export * as guestCode from "./guest-code.js"
@@ -39,6 +47,7 @@ export type { DeviceTargetOptions, ReplayQueueOptions } from "./record-target.js
 export type { TransportTargetOptions } from "./record-transport-target.js"
 export type { RecordedBusDevice } from "./record-window.js"
 export { Recorder, type RecorderOptions, record } from "./recorder.js"
+export { type RingConformanceOptions, ringConformance } from "./ring-conformance.js"
 export type { ChainLayout, ChainRequest, DriverBuffer, DriverChain, RingDriver } from "./ring-driver.js"
 export {
   DESCRIPTOR,

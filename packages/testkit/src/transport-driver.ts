@@ -1,9 +1,10 @@
 import type { GuestMemory } from "@virtkit/interface"
 import type { TestAllocator } from "./allocator.js"
-import type { ChainRequest, DriverChain } from "./ring-driver.js"
+import type { PackedRingDriver } from "./packed-ring.js"
+import type { ChainRequest, DriverChain, RingDriver } from "./ring-driver.js"
 import type { SplitRingDriver } from "./split-ring.js"
 
-/** Guest addresses of the three parts of a split ring. */
+/** Guest addresses of the three parts of a ring: descriptors, driver area, device area. */
 export interface RingAddresses {
   readonly desc: number
   readonly avail: number
@@ -11,7 +12,7 @@ export interface RingAddresses {
 }
 
 export interface StartOptions {
-  /** Features to accept if offered. Default: all that are offered, packed rings and queue reset aside. */
+  /** Features to accept if offered. Default: `wantedFeatures` of the driver. */
   readonly features?: bigint
   /** Size of every queue, at most its maximum. Default 16. */
   readonly queueSize?: number
@@ -23,8 +24,11 @@ export interface StartOptions {
 export interface TransportDriver {
   readonly memory: GuestMemory
   readonly allocator: TestAllocator
-  /** By queue index, those that were set up. */
+  /** By queue index, those that were set up: split rings, or packed ones if VIRTIO_F_RING_PACKED was negotiated. */
   readonly rings: readonly SplitRingDriver[]
+  readonly packedRings: readonly PackedRingDriver[]
+  /** What {@link negotiate} accepts if offered. At first: all but packed rings and queue reset. */
+  wantedFeatures: bigint
   /** Features that both sides accepted. */
   readonly features: bigint
 
@@ -47,8 +51,10 @@ export interface TransportDriver {
   queueReady(index: number): boolean
   /** Writes size and addresses of a queue and enables it. */
   writeQueue(index: number, size: number, at: RingAddresses): void
-  /** Makes a ring and writes it. */
-  setupQueue(index: number, size: number): SplitRingDriver
+  /** Makes a ring of the kind that was negotiated and writes it. */
+  setupQueue(index: number, size: number): RingDriver
+  /** The ring of a queue that was set up, of either kind. Throws if there is none. */
+  ring(index: number): RingDriver
   /** Whether the device is at resetting that queue. */
   queueResetting(index: number): boolean
   /** Asks for a reset of one queue (2.6.1); settles when the vCPU that asked goes on. */

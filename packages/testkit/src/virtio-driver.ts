@@ -17,12 +17,13 @@ export interface VirtioDriverOptions {
 export abstract class VirtioDriver implements TransportDriver {
   readonly memory: GuestMemory
   readonly allocator: TestAllocator
-  /** By queue index, after {@link start}: split rings. */
+  /** By queue index, those that were set up: split rings. */
   readonly rings: SplitRingDriver[] = []
-  /** By queue index, after {@link start}, if VIRTIO_F_RING_PACKED was negotiated. */
+  /** By queue index, those that were set up, if VIRTIO_F_RING_PACKED was negotiated. */
   readonly packedRings: PackedRingDriver[] = []
   /** Features that both sides accepted, after {@link negotiate}. */
   features = 0n
+  wantedFeatures: bigint = ~(FEATURE.RING_PACKED | FEATURE.RING_RESET)
 
   constructor(options: VirtioDriverOptions) {
     this.memory = options.memory
@@ -84,24 +85,19 @@ export abstract class VirtioDriver implements TransportDriver {
   /** 3.1.1 steps 4 to 6; returns whether the device kept FEATURES_OK. */
   negotiate(wanted?: bigint): boolean {
     const offered = this.offeredFeatures()
-    this.features = offered & (wanted ?? ~(FEATURE.RING_PACKED | FEATURE.RING_RESET))
+    this.features = offered & (wanted ?? this.wantedFeatures)
     this.writeFeatures(this.features)
     this.addStatus(STATUS.FEATURES_OK)
     return (this.status & STATUS.FEATURES_OK) !== 0
   }
 
-  /** Makes a split ring, tells the device where it is and enables it. */
-  setupQueue(index: number, size: number): SplitRingDriver {
-    const ring = new SplitRingDriver(this.#ringOptions(size))
-    this.rings[index] = ring
-    this.writeQueue(index, size, ring)
-    return ring
-  }
-
-  /** The same with a packed ring. */
-  setupPackedQueue(index: number, size: number): PackedRingDriver {
-    const ring = new PackedRingDriver(this.#ringOptions(size))
-    this.packedRings[index] = ring
+  /** Makes a ring of the kind that was negotiated, tells the device where it is and enables it. */
+  setupQueue(index: number, size: number): RingDriver {
+    const options = this.#ringOptions(size)
+    const packed = (this.features & FEATURE.RING_PACKED) !== 0n
+    const ring = packed ? new PackedRingDriver(options) : new SplitRingDriver(options)
+    if (ring instanceof PackedRingDriver) this.packedRings[index] = ring
+    else this.rings[index] = ring
     this.writeQueue(index, size, ring)
     return ring
   }
@@ -139,9 +135,7 @@ export abstract class VirtioDriver implements TransportDriver {
     for (let index = 0; index < (options.queues ?? Number.POSITIVE_INFINITY); index++) {
       const max = this.queueSizeMax(index)
       if (max === 0) break
-      const size = Math.min(options.queueSize ?? 16, max)
-      if ((this.features & FEATURE.RING_PACKED) !== 0n) this.setupPackedQueue(index, size)
-      else this.setupQueue(index, size)
+      this.setupQueue(index, Math.min(options.queueSize ?? 16, max))
     }
     this.addStatus(STATUS.DRIVER_OK)
     if (this.status & STATUS.DEVICE_NEEDS_RESET) throw new Error("the device needs a reset")

@@ -147,7 +147,7 @@ export class PciTransportDriver extends VirtioDriver {
     const exists = this.queueSizeMax(index) > 0
     const slot = exists ? this.readCommon(COMMON.QUEUE_NOTIFY_OFF, 2) : index
     const offset = this.#notify.offset + slot * this.#notifyMultiplier
-    const next = this.rings[index]?.availIndex ?? 0
+    const next = this.packedRings[index]?.availPosition ?? this.rings[index]?.availIndex ?? 0
     const withData = (this.features & FEATURE.NOTIFICATION_DATA) !== 0n
     const value = withData ? (index & 0xffff) + next * 0x10000 : index & 0xffff
     void this.access.writeBar(this.#notify.bar, offset, withData ? 4 : 2, value)

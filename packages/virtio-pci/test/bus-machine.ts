@@ -111,18 +111,22 @@ export interface BusMachineOptions {
   readonly config?: "ecam" | "conf1"
   /** Behind a root port instead of on the root bus. */
   readonly port?: boolean
+  readonly memory?: TestMemory
+  /** Offer VIRTIO_F_RING_PACKED and VIRTIO_F_IN_ORDER. Default false. */
+  readonly packed?: boolean
+  readonly inOrder?: boolean
 }
 
 /** A virtio device on a PCI bus, and a guest that found it there. */
 export function busMachine(device: VirtioDevice, options: BusMachineOptions = {}) {
   const { msix = true, pages = true, config = "ecam", port = false } = options
-  const memory = new TestMemory()
+  const { memory = new TestMemory(), packed = false, inOrder = false } = options
   const interrupt = new FakeInterrupt()
   const host = new Host({ memory, pages }, interrupt)
   const bus = new PciBus({ host, ecam: { address: ECAM, buses: 16 }, windows: WINDOWS })
   host.map("io", 0xcf8, 8, bus.conf1)
   const errors: unknown[] = []
-  const transport = new VirtioPci({ device, onError: (error) => errors.push(error) })
+  const transport = new VirtioPci({ device, packed, inOrder, onError: (error) => errors.push(error) })
   bus.add(transport, port ? { port: bus.addRootPort() } : {})
   bus.assignResources()
   const pci = new PciDriver({ access: host, config: config === "ecam" ? ECAM : "conf1" })

@@ -25,7 +25,7 @@ for (const options of [
       { describe, it, expect },
       {
         features: FEATURE.NOTIFICATION_DATA,
-        setup: (device: VirtioDevice) => busMachine(device, options),
+        setup: (device: VirtioDevice, setup) => busMachine(device, { ...options, ...setup }),
       },
     )
   })

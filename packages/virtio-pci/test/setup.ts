@@ -23,6 +23,9 @@ export interface Setup {
 export interface SetupOptions extends EchoDeviceOptions {
   readonly device?: EchoDevice
   readonly memory?: TestMemory
+  /** Offer VIRTIO_F_RING_PACKED and VIRTIO_F_IN_ORDER. Default false. */
+  readonly packed?: boolean
+  readonly inOrder?: boolean
   /** Default true. */
   readonly msix?: boolean
   /** Default true. */
@@ -30,13 +33,15 @@ export interface SetupOptions extends EchoDeviceOptions {
 }
 
 export function setup(options: SetupOptions = {}): Setup {
-  const { memory = new TestMemory(), msix = true, pages = true } = options
+  const { memory = new TestMemory(), msix = true, pages = true, packed = false, inOrder = false } = options
   const device = options.device ?? new EchoDevice(options)
   const interrupt = new FakeInterrupt()
   const errors: Error[] = []
   const reasons: string[] = []
   const transport = new VirtioPci({
     device,
+    packed,
+    inOrder,
     onError: (error) => errors.push(error),
     onNeedsReset: (reason) => reasons.push(reason),
   })

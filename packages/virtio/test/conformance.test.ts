@@ -1,4 +1,4 @@
-import { FakeInterrupt, MmioDriver, TestMemory, transportConformance } from "@virtkit/testkit"
+import { FakeInterrupt, MmioDriver, transportConformance } from "@virtkit/testkit"
 import { VirtioMmio } from "@virtkit/virtio"
 import { describe, expect, it } from "vitest"
 
@@ -6,11 +6,10 @@ describe("VirtioMmio", () => {
   transportConformance(
     { describe, it, expect },
     {
-      setup: (device) => {
-        const memory = new TestMemory()
+      setup: (device, options) => {
         const interrupt = new FakeInterrupt()
-        const transport = new VirtioMmio({ device, memory, interrupt })
-        return { driver: new MmioDriver({ device: transport, memory }), interrupt }
+        const transport = new VirtioMmio({ device, interrupt, ...options })
+        return { driver: new MmioDriver({ device: transport, memory: options.memory }), interrupt }
       },
     },
   )

@@ -106,15 +106,6 @@ function started(driver: RingDriver, memory: TestMemory, options: SetupOptions):
 
 export const bytes = (...values: number[]): Uint8Array => Uint8Array.from(values)
 
-/** The same bytes in other memory. */
-export function copyOf(memory: TestMemory): TestMemory {
-  const copy = new TestMemory({ regions: [{ guestAddress: 0, size: RAM }] })
-  const content = new Uint8Array(RAM)
-  memory.read(0, content)
-  copy.write(0, content)
-  return copy
-}
-
 /** Claims to have more RAM than it has; nothing may touch what is not there. */
 export class LargeMemory extends TestMemory {
   override readonly regions: readonly GuestMemoryRegion[]

@@ -1,8 +1,11 @@
 import type { VirtioDevice } from "@virtkit/interface"
 import { EchoDevice, type EchoDeviceOptions } from "../echo-device.js"
 import type { FakeInterrupt } from "../interrupt.js"
-import { STATUS } from "../spec.js"
+import { TestMemory } from "../memory.js"
+import type { RingDriver } from "../ring-driver.js"
+import { FEATURE, STATUS } from "../spec.js"
 import type { TransportDriver } from "../transport-driver.js"
+import type { RingKind } from "./raw-ring.js"
 
 /** What the suites need of a test runner; vitest's and jest's functions fit. */
 export interface TestRunner {
@@ -17,11 +20,25 @@ export interface TransportUnderTest {
   readonly interrupt: FakeInterrupt
 }
 
+/** How a suite wants a transport. */
+export interface TransportSetup {
+  /** Guest memory of device and driver. */
+  readonly memory: TestMemory
+  /** Whether it is to offer VIRTIO_F_RING_PACKED and VIRTIO_F_IN_ORDER. */
+  readonly packed: boolean
+  readonly inOrder: boolean
+}
+
 export interface TransportConformanceOptions {
   /** A transport around `device`, freshly made, with a driver on its other side. */
-  setup(device: VirtioDevice): TransportUnderTest
-  /** What it offers besides VERSION_1, indirect descriptors, EVENT_IDX and what the device offers. Default: nothing. */
+  setup(device: VirtioDevice, options: TransportSetup): TransportUnderTest
+  /**
+   * What it always offers besides VERSION_1, indirect descriptors, EVENT_IDX and what the device offers. Default:
+   * nothing.
+   */
   readonly features?: bigint
+  /** Whether it can offer packed rings. Default true. */
+  readonly packed?: boolean
 }
 
 /** What each test starts with: nothing has happened yet. */
@@ -32,10 +49,15 @@ export interface Fixture extends TransportUnderTest {
 
 export type MakeFixture = (options?: EchoDeviceOptions) => Fixture
 
-export function fixtures(options: TransportConformanceOptions): MakeFixture {
+/** Fixtures whose driver takes rings of that kind. */
+export function fixtures(options: TransportConformanceOptions, kind: RingKind = "split"): MakeFixture {
   return (deviceOptions) => {
     const device = new EchoDevice(deviceOptions)
-    return { device, transportFeatures: options.features ?? 0n, ...options.setup(device) }
+    const packed = kind === "packed"
+    const under = options.setup(device, { memory: new TestMemory(), packed, inOrder: false })
+    if (packed) under.driver.wantedFeatures |= FEATURE.RING_PACKED
+    const offered = packed ? FEATURE.RING_PACKED : 0n
+    return { device, transportFeatures: (options.features ?? 0n) | offered, ...under }
   }
 }
 
@@ -45,4 +67,19 @@ export const STARTED: number = STATUS.ACKNOWLEDGE | STATUS.DRIVER | STATUS.FEATU
 /** One turn of the event loop. */
 export function turn(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve))
+}
+
+/** Writes over the parts of a ring that a device may write; the result tells whether they are as they were then. */
+export function fillRing({ memory }: TransportDriver, { desc, used, size }: RingDriver): () => boolean {
+  const parts = [
+    { address: desc, bytes: 16 * size },
+    { address: used, bytes: 4 },
+  ]
+  for (const { address, bytes } of parts) memory.fill(address, bytes, 0x55)
+  return () =>
+    parts.every(({ address, bytes }) => {
+      const now = new Uint8Array(bytes)
+      memory.read(address, now)
+      return now.every((byte) => byte === 0x55)
+    })
 }

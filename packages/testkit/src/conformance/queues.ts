@@ -89,7 +89,7 @@ export function queueTests({ it, expect }: TestRunner, make: MakeFixture): void 
     const at = { desc: 0x1000, avail: 0x2000, used: 0x3000 }
     for (const [size, place] of [
       [0, at],
-      [3, at],
+      [17, at],
       [32, at],
       [0xffff_ffff, at],
       [4, { ...at, desc: 0x1001 }],
@@ -136,6 +136,8 @@ export function queueTests({ it, expect }: TestRunner, make: MakeFixture): void 
     const { device, driver, interrupt } = make()
     await driver.start()
     driver.rings[0]?.setAvailIndex(100)
+    driver.packedRings[0]?.offer(new Array(16).fill({ address: 0x1000, length: 1, flags: DESCRIPTOR.NEXT }))
+    driver.packedRings[0]?.publish()
     driver.notify(0)
     expect(driver.status).toBe(STARTED | DEVICE_NEEDS_RESET)
     expect(interrupt.count).toBe(1)
@@ -145,16 +147,5 @@ export function queueTests({ it, expect }: TestRunner, make: MakeFixture): void 
     expect(device.calls.length).toBe(calls)
     await driver.start()
     expect((await driver.request(0, { readable: [hello], writable: [3] })).written).toBe(3)
-  })
-
-  it("bad-input #20: a malformed chain goes back with length 0 and the queue goes on", async () => {
-    const { driver } = make()
-    await driver.start()
-    const ring = driver.rings[0]
-    ring?.writeDescriptor(15, { address: 0, length: 1, flags: DESCRIPTOR.NEXT, next: 15 })
-    ring?.offerHead(15)
-    driver.kick(0)
-    expect(ring?.usedElement(0)).toEqual({ id: 15, length: 0 })
-    expect(driver.status).toBe(STARTED)
   })
 }

@@ -1,6 +1,6 @@
 import { FEATURE, STATUS } from "../spec.js"
 import { until } from "../wait.js"
-import { type MakeFixture, STARTED, type TestRunner, turn } from "./fixture.js"
+import { fillRing, type MakeFixture, STARTED, type TestRunner, turn } from "./fixture.js"
 
 const { ACKNOWLEDGE, DEVICE_NEEDS_RESET } = STATUS
 
@@ -68,8 +68,8 @@ export function resetTests({ it, expect }: TestRunner, make: MakeFixture): void 
     const { device, driver, interrupt } = make()
     await driver.start()
     device.holds = true
-    const ring = driver.rings[0]
-    const chain = ring?.add({ readable: [Uint8Array.of(1)], writable: [1] })
+    const ring = driver.ring(0)
+    const chain = ring.add({ readable: [Uint8Array.of(1)], writable: [1] })
     driver.kick(0)
     expect(device.held.length).toBe(1)
     const context = device.context
@@ -79,14 +79,14 @@ export function resetTests({ it, expect }: TestRunner, make: MakeFixture): void 
     })
     const before = interrupt.count
     await driver.reset()
-    driver.memory.fill(ring?.used ?? 0, 64, 0x55)
+    const untouched = fillRing(driver, ring)
     device.release()
     context?.needsReset("too late")
     context?.updateConfig(() => {})
     await turn()
     expect([interrupt.count, driver.status, deferred]).toEqual([before, 0, false])
-    expect(driver.memory.readUint16((ring?.used ?? 0) + 2)).toBe(0x5555)
-    expect(chain?.written).toBe(undefined)
+    expect(untouched()).toBe(true)
+    expect(chain.written).toBe(undefined)
   })
 
   it("a deferred task runs in a later turn", async () => {
