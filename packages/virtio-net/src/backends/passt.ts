@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process"
 import type { Duplex, Readable } from "node:stream"
 import { ConfigError } from "@virtkit/interface"
-import type { NetBackend, NetBackendInfo, NetSession, TransmitFrame } from "../backend.js"
+import type { NetBackend } from "../backend.js"
 import { StreamPort } from "./stream-port.js"
 
 /** Milliseconds before passt is started again, the first time and at most. */
@@ -37,11 +37,10 @@ export async function passtBackend(options: PasstBackendOptions = {}): Promise<N
   return backend
 }
 
-class PasstBackend implements NetBackend {
+class PasstBackend extends StreamPort {
+  protected readonly description: string = "passt"
   readonly #command: string
   readonly #args: readonly string[]
-  // Its end says more than that of the wire.
-  readonly #port = new StreamPort(() => this.#child?.kill())
   #child: ChildProcess | undefined
   #exited: Promise<void> = Promise.resolve()
   #retry: NodeJS.Timeout | undefined
@@ -51,6 +50,7 @@ class PasstBackend implements NetBackend {
   #closed = false
 
   constructor(options: PasstBackendOptions) {
+    super()
     this.#command = options.command ?? "passt"
     this.#args = [
       "--foreground",
@@ -61,16 +61,6 @@ class PasstBackend implements NetBackend {
       ...(options.udp ?? []).flatMap((ports) => ["--udp-ports", checked(ports)]),
       ...(options.args ?? []),
     ]
-  }
-
-  get info(): NetBackendInfo {
-    return {
-      description: "passt",
-      maxQueuePairs: 1,
-      transmitOffloads: 0,
-      receiveOffloads: 0,
-      linkUp: this.#port.connected,
-    }
   }
 
   async open(): Promise<void> {
@@ -88,30 +78,15 @@ class PasstBackend implements NetBackend {
     this.#watch(child)
   }
 
-  start(session: NetSession): void {
-    this.#port.start(session)
-  }
-
-  stop(): void {
-    this.#port.stop()
-  }
-
-  transmit(_pair: number, frame: TransmitFrame): boolean {
-    return this.#port.transmit(frame)
-  }
-
-  commit(): void {
-    this.#port.commit()
-  }
-
-  receiveReady(): void {
-    this.#port.receiveReady()
+  /** Its end says more than that of the wire. */
+  protected lost(): void {
+    this.#child?.kill()
   }
 
   async close(): Promise<void> {
     this.#closed = true
     clearTimeout(this.#retry)
-    this.#port.close()
+    this.hangUp()
     this.#child?.kill()
     await this.#exited
   }
@@ -142,13 +117,13 @@ class PasstBackend implements NetBackend {
     // What keeps the process alive is the VM that runs.
     child.unref()
     for (const stream of [wire, messages]) (stream as unknown as { unref?(): void }).unref?.()
-    this.#port.connect(wire, "passt runs")
+    this.connect(wire, "passt runs")
   }
 
   #ended(code: number | null, signal: string | null, said: string): void {
     this.#child = undefined
     const how = signal === null ? `with status ${code}` : `by ${signal}`
-    this.#port.down(`passt ended ${how}${said === "" ? "" : `: ${said}`}`)
+    this.down(`passt ended ${how}${said === "" ? "" : `: ${said}`}`)
     // Told something wrong, it would end again and again.
     if (this.#closed || (code !== null && code !== 0 && !this.#worked)) return
     this.#retry = setTimeout(() => this.#startAgain(), this.#delay)
@@ -159,7 +134,7 @@ class PasstBackend implements NetBackend {
   #startAgain(): void {
     const child = this.#spawn()
     child.once("spawn", () => (this.#closed ? child.kill() : this.#watch(child)))
-    child.once("error", (error) => this.#port.down(`cannot start passt again: ${error.message}`))
+    child.once("error", (error) => this.down(`cannot start passt again: ${error.message}`))
   }
 }
 

@@ -1,23 +1,29 @@
 import type { Duplex } from "node:stream"
-import type { NetSession, TransmitFrame } from "../backend.js"
+import type { NetBackend, NetBackendInfo, NetSession, TransmitFrame } from "../backend.js"
 import { FrameStream } from "./frame-stream.js"
 
 /**
- * What backends over a byte stream have in common: a session that comes and goes with the guest's driver, and a stream
- * that comes and goes with the other end.
+ * A backend over a byte stream: a session that comes and goes with the guest's driver, and a stream that comes and goes
+ * with the other end. How that is made is for those that extend it.
  */
-export class StreamPort {
+export abstract class StreamPort implements NetBackend {
   #session: NetSession | undefined
   #stream: FrameStream | undefined
-  readonly #lost: (reason: string) => void
 
-  /** `lost` is called when the stream that was connected has ended; it calls {@link down}, then or later. */
-  constructor(lost: (reason: string) => void) {
-    this.#lost = lost
-  }
+  /** For messages. */
+  protected abstract get description(): string
+  /** The stream that was connected has ended: {@link down} must follow, then or later. */
+  protected abstract lost(reason: string): void
+  abstract close(): Promise<void>
 
-  get connected(): boolean {
-    return this.#stream !== undefined
+  get info(): NetBackendInfo {
+    return {
+      description: this.description,
+      maxQueuePairs: 1,
+      transmitOffloads: 0,
+      receiveOffloads: 0,
+      linkUp: this.connected,
+    }
   }
 
   start(session: NetSession): void {
@@ -30,7 +36,11 @@ export class StreamPort {
     this.#stream?.resume()
   }
 
-  connect(duplex: Duplex, reason: string): void {
+  protected get connected(): boolean {
+    return this.#stream !== undefined
+  }
+
+  protected connect(duplex: Duplex, reason: string): void {
     const stream: FrameStream = new FrameStream(duplex, {
       frame: (bytes) => this.#session?.receive(0, bytes) ?? true,
       batch: () => this.#session?.received(0),
@@ -40,7 +50,7 @@ export class StreamPort {
         this.#stream = undefined
         // Frames that waited for room in it go nowhere now.
         this.#session?.transmitReady(0)
-        this.#lost(why)
+        this.lost(why)
       },
     })
     this.#stream = stream
@@ -48,7 +58,7 @@ export class StreamPort {
   }
 
   /** Without a stream there is no link: frames are lost. */
-  transmit(frame: TransmitFrame): boolean {
+  transmit(_pair: number, frame: TransmitFrame): boolean {
     return this.#stream?.send(frame) ?? true
   }
 
@@ -61,11 +71,12 @@ export class StreamPort {
   }
 
   /** The other end is gone. */
-  down(reason: string): void {
+  protected down(reason: string): void {
     this.#session?.linkChanged(false, reason)
   }
 
-  close(): void {
+  /** Ends the stream, and {@link lost} does not follow. */
+  protected hangUp(): void {
     const stream = this.#stream
     this.#stream = undefined
     stream?.close("closed")

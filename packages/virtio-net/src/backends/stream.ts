@@ -1,6 +1,6 @@
 import { connect, createServer, type Server, type Socket } from "node:net"
 import { ConfigError } from "@virtkit/interface"
-import type { NetBackend, NetBackendInfo, NetSession, TransmitFrame } from "../backend.js"
+import type { NetBackend } from "../backend.js"
 import { StreamPort } from "./stream-port.js"
 
 /** Milliseconds between attempts to connect. */
@@ -22,29 +22,25 @@ export async function streamBackend(options: StreamBackendOptions): Promise<NetB
   return backend
 }
 
-class StreamBackend implements NetBackend {
+class StreamBackend extends StreamPort {
   readonly #options: StreamBackendOptions
-  readonly #port: StreamPort = new StreamPort((reason) => {
-    this.#port.down(reason)
-    this.#callLater()
-  })
   #server: Server | undefined
   #calling: Socket | undefined
   #retry: NodeJS.Timeout | undefined
   #closed = false
 
   constructor(options: StreamBackendOptions) {
+    super()
     this.#options = options
   }
 
-  get info(): NetBackendInfo {
-    return {
-      description: `stream ${"listen" in this.#options ? "server" : "client"} ${this.#name}`,
-      maxQueuePairs: 1,
-      transmitOffloads: 0,
-      receiveOffloads: 0,
-      linkUp: this.#port.connected,
-    }
+  protected get description(): string {
+    return `stream ${"listen" in this.#options ? "server" : "client"} ${this.#name}`
+  }
+
+  protected lost(reason: string): void {
+    this.down(reason)
+    this.#callLater()
   }
 
   async open(): Promise<void> {
@@ -52,31 +48,11 @@ class StreamBackend implements NetBackend {
     else this.#call()
   }
 
-  start(session: NetSession): void {
-    this.#port.start(session)
-  }
-
-  stop(): void {
-    this.#port.stop()
-  }
-
-  transmit(_pair: number, frame: TransmitFrame): boolean {
-    return this.#port.transmit(frame)
-  }
-
-  commit(): void {
-    this.#port.commit()
-  }
-
-  receiveReady(): void {
-    this.#port.receiveReady()
-  }
-
   async close(): Promise<void> {
     this.#closed = true
     clearTimeout(this.#retry)
     this.#calling?.destroy()
-    this.#port.close()
+    this.hangUp()
     const server = this.#server
     if (server === undefined) return
     this.#server = undefined
@@ -95,7 +71,7 @@ class StreamBackend implements NetBackend {
   async #listen(address: StreamAddress): Promise<void> {
     const server = createServer((socket) => {
       // One wire has two ends.
-      if (this.#port.connected) socket.destroy()
+      if (this.connected) socket.destroy()
       else this.#connected(socket)
     })
     await new Promise<void>((resolve, reject) => {
@@ -132,7 +108,7 @@ class StreamBackend implements NetBackend {
   #connected(socket: Socket): void {
     socket.unref()
     socket.setNoDelay(true)
-    this.#port.connect(socket, `${this.info.description}: connected`)
+    this.connect(socket, `${this.description}: connected`)
   }
 }
 
