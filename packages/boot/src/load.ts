@@ -10,7 +10,7 @@ import { type AddressRange, type MemoryMapEntry, memoryMap } from "./memory-map.
 import { placeBzImage, placeElf } from "./place.js"
 import { writePvhInfo } from "./pvh.js"
 import type { CpuSetup } from "./registers.js"
-import { isBzImage, parseSetupHeader, SETUP_BYTES, type SetupHeader } from "./setup-header.js"
+import { ENTRY_64, isBzImage, parseSetupHeader, SETUP_BYTES, type SetupHeader } from "./setup-header.js"
 import { type ByteSource, openSource } from "./source.js"
 import { type UnpackOptions, unpackSource } from "./unpack/index.js"
 import { zeroPage } from "./zero-page.js"
@@ -19,9 +19,6 @@ import { zeroPage } from "./zero-page.js"
 const DEFAULT_INITRD_MAX = 0x7fff_ffff
 /** Linux's own COMMAND_LINE_SIZE on x86, without the NUL, for kernels that do not say. */
 const DEFAULT_CMDLINE_SIZE = 2047
-
-/** Where a bzImage has its 64-bit entry point, from its load address on. */
-const ENTRY_64 = 0x200
 
 export interface LoadOptions {
   /** Fresh guest memory: a region from address 0 on of more than 1 MiB. */

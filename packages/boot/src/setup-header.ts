@@ -28,6 +28,8 @@ export const SETUP = {
 
 /** Bytes of a file that hold the whole header; every bzImage is larger. */
 export const SETUP_BYTES = 0x400
+/** Where a bzImage has its 64-bit entry point, from its load address on. */
+export const ENTRY_64 = 0x200
 /** Where the fields that this package reads end. */
 const HEADER_END = 0x264
 /** The e820 table follows there in boot_params: no header reaches further. */
@@ -117,6 +119,9 @@ function kernelRange(view: DataView, fileSize: number, name: string): { offset: 
     throw new KernelFormatError(
       `${name} is cut short: its header speaks of ${offset + size} bytes, the file has ${fileSize}`,
     )
+  }
+  if (size <= ENTRY_64) {
+    throw new KernelFormatError(`${name} is cut short: it ends before its 64-bit entry point`)
   }
   return { offset, size: Math.min(size, fileSize - offset) }
 }

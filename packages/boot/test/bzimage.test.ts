@@ -167,6 +167,7 @@ describe("bad-input #32: a bzImage whose header lies", () => {
     ["is cut short", plain.slice(0, 3000), /cut short: its header speaks of \d+ bytes, the file has 3000/],
     ["has more setup sectors than bytes", bzImage({ fields: [[0x1f1, 1, 255]] }), /cut short/],
     ["has a size beyond its end", bzImage({ fields: [[0x1f4, 4, 0xffffffff]] }), /cut short/],
+    ["ends at its entry point", bzImage({ fields: [[0x1f4, 4, 0x20]] }), /ends before its 64-bit entry/],
     ["has no size", bzImage({ fields: [[0x1f4, 4, 0]] }), /cut short/],
     [
       "speaks an old protocol",
