@@ -7,7 +7,7 @@ import { Duplex } from "node:stream"
 import { ConfigError } from "@virtkit/interface"
 import { type DriverChain, until } from "@virtkit/testkit"
 import { net } from "@virtkit/virtio-net"
-import { dgramBackend } from "@virtkit/virtio-net/socket"
+import { dgramBackend, duplexBackend } from "@virtkit/virtio-net/socket"
 import fc from "fast-check"
 import { afterAll, afterEach, describe, expect, it } from "vitest"
 import { FrameStream } from "../src/backends/frame-stream.js"
@@ -96,6 +96,27 @@ describe("stream", () => {
     }, "all frames")
     expect(Buffer.concat(seen).equals(Buffer.concat(frames))).toBe(true)
     expect(n.device.counters.rxDropped).toBe(0)
+  })
+
+  it("runs over a stream that is there already, until that ends", async () => {
+    const sent: Buffer[] = []
+    const stream = new Duplex({
+      read: () => {},
+      write(chunk: Buffer, _encoding, done) {
+        sent.push(Buffer.from(chunk))
+        done()
+      },
+    })
+    const n = await started({ backend: duplexBackend(stream) })
+    expect(n.device.linkUp).toBe(true)
+    const chains = n.post([[2000], [2000]])
+    stream.push(framed(frame(100, 1), frame(200, 2)))
+    expect(await receivedFrames(n, chains, 2)).toEqual([frame(100, 1), frame(200, 2)])
+    await n.send([[header(), frame(300, 3)]])
+    expect(Buffer.concat(sent)).toEqual(framed(frame(300, 3)))
+    stream.push(null)
+    await until(() => !n.device.linkUp, "the end of the link")
+    expect(stream.destroyed).toBe(true)
   })
 
   it("holds back the guest when the other end does not read", async () => {
