@@ -1,4 +1,4 @@
-// Makes a fresh clone ready: node packages/tooling/bootstrap.mjs <demo|test|build|bench>
+// Makes a fresh clone ready: node packages/tooling/bootstrap.mjs <demo|test|build|bench|fuzz>
 //
 // Finds what is missing, says on stderr what it installs and why, installs it; is silent when nothing is missing. Needs
 // Node.js alone. Exit status 2: only the user can go on, and the message says how; 1: something failed.
@@ -9,7 +9,9 @@ import { debianPackages } from "./bootstrap-debian.mjs"
 import { environment, say, UserMustAct } from "./bootstrap-lib.mjs"
 import { nodeModules } from "./bootstrap-npm.mjs"
 
-const TARGETS = ["demo", "test", "build", "bench"]
+const TARGETS = ["demo", "test", "build", "bench", "fuzz"]
+/** Those that start a guest. */
+const GUESTS = ["demo", "test", "bench"]
 const root = dirname(dirname(dirname(fileURLToPath(import.meta.url))))
 
 function checkNode() {
@@ -40,7 +42,7 @@ async function bootstrap(target) {
   await nodeModules(root)
   await nativeAddon(root)
   await javascript(root)
-  if (target !== "build") await guestKernel()
+  if (GUESTS.includes(target)) await guestKernel()
 }
 
 await bootstrap(process.argv[2]).catch((error) => {
