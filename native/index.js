@@ -26,4 +26,5 @@ export const { MemoryMapping, memfdCreate } = addon // memory.cc
 export const { EventFd, Poller } = addon // events.cc
 export const { BlockEngine, blockFileInfo, lockFile } = addon // block.cc
 export const { Tap } = addon // net.cc
+export const { UnixListener, UnixSocket, unixConnect, unixPair } = addon // unix_socket.cc
 export const { probeIoUring } = addon // host.cc

@@ -8,6 +8,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   virtkit::InitEvents(env, exports);
   virtkit::InitBlock(env, exports);
   virtkit::InitNet(env, exports);
+  virtkit::InitUnix(env, exports);
   virtkit::InitHost(env, exports);
   return exports;
 }

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <napi.h>
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -9,6 +10,8 @@
 
 #include <array>
 #include <cstdint>
+#include <cstring>
+#include <string>
 
 #include "errors.h"
 #include "loop_handle.h"
@@ -38,6 +41,10 @@ class EventFd : public Napi::ObjectWrap<EventFd> {
   }
 
   explicit EventFd(const Napi::CallbackInfo& info) : Napi::ObjectWrap<EventFd>(info) {
+    if (info.Length() > 0 && !info[0].IsUndefined()) {
+      TakeOver(info.Env(), FdArgument(info, 0));
+      return;
+    }
     fd_ = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (fd_ < 0) ThrowErrno(info.Env(), errno, "eventfd");
   }
@@ -47,18 +54,40 @@ class EventFd : public Napi::ObjectWrap<EventFd> {
   }
 
  private:
+  // One that another process made. It must be an eventfd: a write to a pipe or a socket would do something else.
+  void TakeOver(Napi::Env env, int fd) {
+    std::array<char, 64> target{};
+    const std::string link = "/proc/self/fd/" + std::to_string(fd);
+    if (readlink(link.c_str(), target.data(), target.size() - 1) < 0) ThrowErrno(env, errno, "readlink", link);
+    if (strcmp(target.data(), "anon_inode:[eventfd]") != 0) {
+      ThrowErrno(env, EINVAL, "eventfd", "the descriptor is no eventfd but " + std::string(target.data()));
+    }
+    const int flags = fcntl(fd, F_GETFL);
+    if (flags < 0) ThrowErrno(env, errno, "fcntl");
+    // The flag belongs to all who share it, so it stays, and what might wait is asked for first.
+    blocking_ = (flags & O_NONBLOCK) == 0;
+    fd_ = fd;
+  }
+
+  bool MayWait(short events) const {
+    if (!blocking_) return false;
+    pollfd request{fd_, events, 0};
+    return poll(&request, 1, 0) != 1 || (request.revents & events) == 0;
+  }
+
   Napi::Value Fd(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), fd_); }
 
   Napi::Value Signal(const Napi::CallbackInfo& info) {
     const uint64_t one = 1;
+    if (fd_ < 0 || MayWait(POLLOUT)) return info.Env().Undefined();
     // EAGAIN means that the counter is at its limit: it is signalled already.
-    if (fd_ >= 0 && write(fd_, &one, sizeof one) < 0 && errno != EAGAIN) ThrowErrno(info.Env(), errno, "write");
+    if (write(fd_, &one, sizeof one) < 0 && errno != EAGAIN) ThrowErrno(info.Env(), errno, "write");
     return info.Env().Undefined();
   }
 
   Napi::Value Clear(const Napi::CallbackInfo& info) {
     uint64_t count = 0;
-    const bool was = fd_ >= 0 && read(fd_, &count, sizeof count) == sizeof count;
+    const bool was = fd_ >= 0 && !MayWait(POLLIN) && read(fd_, &count, sizeof count) == sizeof count;
     return Napi::Boolean::New(info.Env(), was);
   }
 
@@ -69,6 +98,7 @@ class EventFd : public Napi::ObjectWrap<EventFd> {
   }
 
   int fd_ = -1;
+  bool blocking_ = false;
 };
 
 // An epoll descriptor, itself watched by the event loop. Its members are edge-triggered, so nothing need be read from

@@ -1,6 +1,10 @@
 /** A non-blocking, close-on-exec eventfd. Closed by `close`, or when the object is collected. */
 export declare class EventFd {
-  constructor()
+  /**
+   * `fd`: one that another process made and sent; it is taken over, its flags stay as they are, and no call ever waits on it.
+   * Throws, and takes nothing, when it is no eventfd.
+   */
+  constructor(fd?: number)
   /** The descriptor, -1 once closed. */
   readonly fd: number
   /** Adds one to the counter, which wakes whoever waits. Nothing happens once closed. */
