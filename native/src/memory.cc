@@ -157,11 +157,11 @@ class MemoryMapping : public Napi::ObjectWrap<MemoryMapping> {
     }
   }
 
-  // Access past the end of a file is SIGBUS, which ends the process.
+  // Access past the last page of a file is SIGBUS, which ends the process.
   static void CheckFile(Napi::Env env, int fd, double end) {
     struct stat info {};
     if (fstat(fd, &info) != 0) ThrowErrno(env, errno, "fstat");
-    if (S_ISREG(info.st_mode) && static_cast<double>(info.st_size) < end) {
+    if (S_ISREG(info.st_mode) && std::ceil(static_cast<double>(info.st_size) / kPage) * kPage < end) {
       ThrowRange(env, "MemoryMapping: the file has " + std::to_string(info.st_size) + " bytes, fewer than are mapped");
     }
   }

@@ -1,5 +1,10 @@
-import { type DeviceContext, type GuestMemory, type VirtioDevice, VirtkitError } from "@virtkit/interface"
-import type { DeviceQueue } from "@virtkit/virtqueue"
+import {
+  type DeviceContext,
+  type GuestMemory,
+  type Queue,
+  type VirtioDevice,
+  VirtkitError,
+} from "@virtkit/interface"
 
 /** What a device asks of its transport, and what goes wrong in it. None of these may throw. */
 export interface ActiveDeviceOwner {
@@ -20,7 +25,7 @@ export class ActiveDevice {
   readonly #device: VirtioDevice
   readonly #owner: ActiveDeviceOwner
   /** Of the present activation: `DeviceContext.queues`. */
-  #queues: (DeviceQueue | undefined)[] = []
+  #queues: (Queue | undefined)[] = []
   /** Changes at each activation and deactivation: what an older context asks for is dropped (bad-input #27). */
   #generation = 0
   #active = false
@@ -41,7 +46,7 @@ export class ActiveDevice {
     return this.#touched
   }
 
-  activate(memory: GuestMemory, features: bigint, queues: (DeviceQueue | undefined)[]): void {
+  activate(memory: GuestMemory, features: bigint, queues: (Queue | undefined)[]): void {
     this.#active = true
     this.#touched = true
     this.#generation++
@@ -82,7 +87,7 @@ export class ActiveDevice {
   }
 
   /** The driver enabled a queue of the active device. */
-  addQueue(queueIndex: number, queue: DeviceQueue | undefined): void {
+  addQueue(queueIndex: number, queue: Queue | undefined): void {
     this.#queues[queueIndex] = queue
   }
 

@@ -1,3 +1,4 @@
+export { ActiveDevice, type ActiveDeviceOwner } from "./active-device.js"
 export {
   MAX_CONFIG_BYTES,
   VIRTIO_CONFIG_S_ACKNOWLEDGE,
