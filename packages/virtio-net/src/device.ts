@@ -142,6 +142,18 @@ export class NetDevice extends EventEmitter<NetEvents> implements VirtioDevice {
     return true
   }
 
+  /**
+   * Uses so many pairs of queues, as the driver asks for by a command; for a front end that carries such commands out by
+   * itself (vhost-user). False when the driver did not negotiate MQ, or for a number of pairs that there are not.
+   */
+  setQueuePairs(pairs: number): boolean {
+    // 5.1.6.5.5: from 1 to max_virtqueue_pairs.
+    if (!this.#negotiated(VIRTIO_NET_F_MQ) || pairs < 1 || pairs > this.#initial.queuePairs) return false
+    this.#core!.queuePairs = pairs
+    this.#backend.setQueuePairs?.(pairs)
+    return true
+  }
+
   activate(context: DeviceContext): void {
     const negotiated = context.features
     const restored = this.#restored
@@ -288,18 +300,10 @@ export class NetDevice extends EventEmitter<NetEvents> implements VirtioDevice {
       case "announced":
         return setStatus(this.config, VIRTIO_NET_S_ANNOUNCE, false)
       case "queuePairs":
-        return this.#setQueuePairs(command.pairs)
+        return this.setQueuePairs(command.pairs)
       case "offloads":
         return this.#setOffloads(command.features)
     }
-  }
-
-  #setQueuePairs(pairs: number): boolean {
-    // 5.1.6.5.5: from 1 to max_virtqueue_pairs.
-    if (!this.#negotiated(VIRTIO_NET_F_MQ) || pairs < 1 || pairs > this.#initial.queuePairs) return false
-    this.#core!.queuePairs = pairs
-    this.#backend.setQueuePairs?.(pairs)
-    return true
   }
 
   #setOffloads(features: bigint): boolean {
