@@ -1,0 +1,137 @@
+import type { EventFd } from "@virtkit/native"
+import { createQueue, type DeviceQueue, type QueueState, ringFeatures } from "@virtkit/virtqueue"
+import { VhostUserError } from "./error.js"
+import type { FrontEndMemory } from "./guest-memory.js"
+import type { InflightQueue } from "./inflight.js"
+import type { VringAddresses } from "./payload.js"
+import { takenChains, whereToGoOn } from "./recover.js"
+import { RunningQueue } from "./ring-queue.js"
+
+/** What is needed to run a ring. */
+export interface RingEnvironment {
+  readonly memory: FrontEndMemory
+  /** Negotiated features. */
+  readonly features: bigint
+  /** Where to write down what is in flight, if the front end wants that. */
+  readonly inflight: InflightQueue | undefined
+  onBroken(reason: string): void
+}
+
+/** A vring: what the front end said of it, and while it runs the queue over it. */
+export class Ring {
+  readonly index: number
+  /** Number of descriptors; 0: not said yet. */
+  size = 0
+  addresses: VringAddresses | undefined
+  /** Where the front end wants to go on, 16 bits. Only the rings themselves are believed: see {@link run}. */
+  base = 0
+  /** Set while the ring is "started". */
+  kick: EventFd | undefined
+  call: EventFd | undefined
+  err: EventFd | undefined
+  enabled = false
+  running: RunningQueue | undefined
+
+  constructor(index: number) {
+    this.index = index
+  }
+
+  /** Everything is there, and the front end wants it to be looked at. */
+  get isReady(): boolean {
+    return this.kick !== undefined && this.enabled
+  }
+
+  /**
+   * Makes the queue. What is in flight according to the environment is popped first; then what the ring has from used.idx
+   * on: a base that differs would lose or repeat requests. Throws {@link VhostUserError}.
+   */
+  run(environment: RingEnvironment): RunningQueue {
+    const { memory, features, inflight } = environment
+    const name = `queue ${this.index}`
+    if (this.size === 0) throw new VhostUserError(`${name} was started without SET_VRING_NUM`)
+    if (this.addresses === undefined) throw new VhostUserError(`${name} was started without SET_VRING_ADDR`)
+    const options = {
+      index: this.index,
+      size: this.size,
+      desc: translate(memory, this.addresses.desc, `the descriptor table of ${name}`),
+      avail: translate(memory, this.addresses.avail, `the available ring of ${name}`),
+      used: translate(memory, this.addresses.used, `the used ring of ${name}`),
+      memory,
+      ...ringFeatures(features),
+      onInterrupt: () => this.interrupt(),
+      onBroken: environment.onBroken,
+    }
+    const { queue, reason } = createQueue(options)
+    if (queue === undefined) throw new VhostUserError(reason)
+    const usedIndex = () => memory.readUint16(options.used + 2)
+    const nextUsed = usedIndex()
+    const heads = (inflight?.begin(nextUsed) ?? []).filter((head) => head < this.size)
+    const chains = takenChains(options, memory.borrowed, heads)
+    const state: QueueState = {
+      version: 1,
+      ring: "split",
+      inOrder: false,
+      size: options.size,
+      desc: options.desc,
+      avail: options.avail,
+      used: options.used,
+      nextAvail: (nextUsed + chains.length) & 0xffff,
+      nextUsed,
+      inFlight: chains,
+      broken: null,
+    }
+    restore(queue, state, name)
+    this.running = new RunningQueue(queue, inflight, usedIndex, () =>
+      whereToGoOn(queue.state() as QueueState, memory),
+    )
+    return this.running
+  }
+
+  /** Stops it so that it can run again later, there or elsewhere. */
+  async stop(): Promise<void> {
+    const { running } = this
+    if (running === undefined) return
+    this.base = await running.stop()
+    this.running = undefined
+  }
+
+  /** Tells the driver that it has got chains back. */
+  interrupt(): void {
+    this.call?.signal()
+  }
+
+  /** Back to how it was when the front end came, with no descriptor open. */
+  reset(): void {
+    this.running?.abandon()
+    this.running = undefined
+    for (const fd of [this.kick, this.call, this.err]) fd?.close()
+    this.kick = undefined
+    this.call = undefined
+    this.err = undefined
+    this.size = 0
+    this.base = 0
+    this.addresses = undefined
+    this.enabled = false
+  }
+}
+
+function translate(memory: FrontEndMemory, userAddress: number, what: string): number {
+  const address = memory.guestAddressOf(userAddress)
+  if (address === undefined) {
+    throw new VhostUserError(
+      `${what} at user address 0x${userAddress.toString(16)} is not in the memory table`,
+    )
+  }
+  return address
+}
+
+function restore(queue: DeviceQueue, state: QueueState, name: string): void {
+  try {
+    queue.restore(state)
+  } catch (error) {
+    // More in flight than the ring has room for, or other things that no honest back end wrote down.
+    throw new VhostUserError(`${name}: what is in flight cannot be: ${(error as Error).message}`, {
+      cause: error,
+    })
+  }
+}
