@@ -6,6 +6,7 @@ import {
   kernelUsage,
   labUsage,
   runUsage,
+  serveUsage,
   usage,
 } from "./usage.js"
 
@@ -16,6 +17,8 @@ export async function main(argv: readonly string[]): Promise<number> {
     switch (command) {
       case "run":
         return await (await import("./run.js")).runCommand(rest)
+      case "serve":
+        return await (await import("./serve.js")).serveCommand(rest)
       case "doctor":
         return await (await import("./doctor.js")).doctorCommand(rest)
       case "lab":
@@ -66,6 +69,7 @@ function isExpected(error: Error): boolean {
 function help(command: string | undefined): string {
   const pages: Record<string, string> = {
     run: runUsage,
+    serve: serveUsage,
     doctor: doctorUsage,
     lab: labUsage,
     kernel: kernelUsage,

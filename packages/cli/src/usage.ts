@@ -11,6 +11,7 @@ export const EXIT_TIMEOUT = 124
 export const usage = `virtkit: virtual machines from npm packages
 
   virtkit run --kernel FILE [options]   boot a kernel
+  virtkit serve DEVICE --socket PATH    a device for another virtual machine monitor (vhost-user)
   virtkit doctor [--json]               what this host can do, and what to do about what it cannot
   virtkit lab [options] -- COMMAND...   a command on a host with KVM, emulated in software
   virtkit kernel [--output FILE]        a distribution kernel to boot
@@ -49,6 +50,24 @@ export const runUsage = `virtkit run: boot a kernel in a virtual machine
   --report FILE         write what happened as JSON
 
 On a terminal, Ctrl-A x leaves and Ctrl-A Ctrl-A sends Ctrl-A.
+`
+
+export const serveUsage = `virtkit serve: a device for another virtual machine monitor, such as QEMU, over vhost-user
+
+  virtkit serve blk --socket PATH --disk FILE[,readonly][,serial=S][,cache=...][,queues=N]
+                        a disk, with 4 queues unless told; the options of --disk are those of virtkit run
+  virtkit serve net --socket PATH --net tap=IF[,...] | passt[,...] | socket,...
+                        a network device; the options of --net are those of virtkit run
+  virtkit serve console --socket PATH
+                        a console on stdin and stdout
+  virtkit serve rng --socket PATH
+                        random numbers
+
+Front ends may come and go, one at a time, until SIGTERM or SIGINT. QEMU needs guest memory that it can share:
+
+  virtkit serve blk --socket disk.sock --disk disk.img &
+  qemu-system-x86_64 -m 1G -object memory-backend-memfd,id=ram,size=1G,share=on -machine memory-backend=ram \\
+    -chardev socket,id=disk,path=disk.sock,reconnect=1 -device vhost-user-blk-pci,chardev=disk ...
 `
 
 export const doctorUsage = `virtkit doctor: what this host can do
