@@ -64,32 +64,39 @@ export class LeanSplitDriver implements LeanDriver {
     const { chains } = this
     const desc = this.#desc
     const avail = this.#avail
-    const last = descriptors - 1
+    const mask = size - 1
+    const length = indirect ? 16 * descriptors : BUFFER_BYTES
+    const first = indirect ? INDIRECT : descriptors > 1 ? NEXT : 0
+    let index = this.#availIndex
     for (let chain = 0, head = 0; chain < chains; chain++) {
-      avail[2 + ((this.#availIndex + chain) & (size - 1))] = head
-      if (indirect) {
-        writeDescriptor(desc, head, TABLES + TABLE_BYTES * chain, high, 16 * descriptors, INDIRECT)
-        head++
-      } else {
-        for (let i = 0; i <= last; i++, head++) {
-          const flags = (i > 0 ? WRITE : 0) | (i < last ? NEXT : 0)
-          writeDescriptor(desc, head, DATA, high, BUFFER_BYTES, flags | ((head + 1) << 16))
+      avail[2 + (index & mask)] = head
+      index++
+      const low = indirect ? TABLES + TABLE_BYTES * chain : DATA
+      writeDescriptor(desc, head, low, high, length, first | ((head + 1) << 16))
+      head++
+      if (!indirect) {
+        for (let left = descriptors - 1; left > 0; left--, head++) {
+          const flags = left > 1 ? WRITE | NEXT : WRITE
+          writeDescriptor(desc, head, low, high, length, flags | ((head + 1) << 16))
         }
       }
     }
-    this.#availIndex = (this.#availIndex + chains) & 0xffff
-    Atomics.store(this.#avail, 1, this.#availIndex)
+    this.#availIndex = index & 0xffff
+    Atomics.store(avail, 1, index & 0xffff)
   }
 
   reap(): number {
     const { size } = this.#shape
+    const elements = this.#usedElements
+    const mask = size - 1
     const published = Atomics.load(this.#used, 1)
+    let index = this.#usedIndex
     let reaped = 0
-    while (this.#usedIndex !== published) {
-      if (this.#usedElements[1 + 2 * (this.#usedIndex & (size - 1))]! < size) reaped++
-      this.#usedIndex = (this.#usedIndex + 1) & 0xffff
+    for (; index !== published; index = (index + 1) & 0xffff) {
+      if (elements[1 + 2 * (index & mask)]! < size) reaped++
     }
-    Atomics.store(this.#avail, 2 + size, this.#usedIndex)
+    this.#usedIndex = index
+    Atomics.store(this.#avail, 2 + size, index)
     return reaped
   }
 }
@@ -102,6 +109,7 @@ export class LeanPackedDriver implements LeanDriver {
   readonly #shape: RingShape
   readonly #desc: DataView
   readonly #words: Uint16Array
+  readonly #longs: Int32Array
   readonly #event: Int32Array
   readonly #step: number
   #slot = 0
@@ -116,6 +124,7 @@ export class LeanPackedDriver implements LeanDriver {
     this.chains = Math.floor(size / this.#step)
     this.#desc = new DataView(buffer, DESC, 16 * size)
     this.#words = new Uint16Array(buffer, DESC, 8 * size)
+    this.#longs = new Int32Array(buffer, DESC, 4 * size)
     this.#event = new Int32Array(buffer, AVAIL, 1)
     const table = new DataView(buffer, TABLES, BYTES - TABLES)
     if (indirect) writeTables(table, shape, this.chains, false)
@@ -125,48 +134,61 @@ export class LeanPackedDriver implements LeanDriver {
     const { size, descriptors, indirect, high } = this.#shape
     const { chains } = this
     const desc = this.#desc
+    const length = indirect ? 16 * descriptors : BUFFER_BYTES
+    const first = indirect ? INDIRECT : descriptors > 1 ? NEXT : 0
     const firstSlot = this.#slot
-    const firstOwner = this.#owner
-    const last = descriptors - 1
+    const firstFlags = first | this.#owner
     let slot = firstSlot
+    let owner = this.#owner
     // The flags of the very first one come last: they publish all.
-    let owner = firstOwner ^ OWNER
+    let flags = firstFlags ^ OWNER
     for (let chain = 0; chain < chains; chain++) {
-      for (let i = 0; i < this.#step; i++) {
-        if (indirect) {
-          const idAndFlags = chain | ((INDIRECT | owner) << 16)
-          writeDescriptor(desc, slot, TABLES + TABLE_BYTES * chain, high, 16 * descriptors, idAndFlags)
-        } else {
-          const flags = (i > 0 ? WRITE : 0) | (i < last ? NEXT : 0)
-          writeDescriptor(desc, slot, DATA, high, BUFFER_BYTES, chain | ((flags | owner) << 16))
-        }
-        if (slot === firstSlot) owner = firstOwner
-        slot++
-        if (slot === size) {
-          slot = 0
-          owner ^= OWNER
+      const low = indirect ? TABLES + TABLE_BYTES * chain : DATA
+      writeDescriptor(desc, slot, low, high, length, chain | (flags << 16))
+      slot++
+      if (slot === size) {
+        slot = 0
+        owner ^= OWNER
+      }
+      if (!indirect) {
+        for (let left = descriptors - 1; left > 0; left--) {
+          flags = (left > 1 ? WRITE | NEXT : WRITE) | owner
+          writeDescriptor(desc, slot, low, high, length, chain | (flags << 16))
+          slot++
+          if (slot === size) {
+            slot = 0
+            owner ^= OWNER
+          }
         }
       }
+      flags = first | owner
     }
     this.#slot = slot
     this.#owner = owner
-    const flags = indirect ? INDIRECT : descriptors > 1 ? NEXT : 0
-    Atomics.store(this.#words, 8 * firstSlot + 7, flags | firstOwner)
+    Atomics.store(this.#words, 8 * firstSlot + 7, firstFlags)
   }
 
   reap(): number {
     const { size } = this.#shape
+    const longs = this.#longs
+    const step = this.#step
+    let slot = this.#usedSlot
+    let owner = this.#usedOwner
     let reaped = 0
     // Driver and device take turns on one thread, where plain loads do; those of a guest's driver cost no more.
-    while ((this.#words[8 * this.#usedSlot + 7]! & OWNER) === this.#usedOwner) {
-      if (this.#words[8 * this.#usedSlot + 6]! < size) reaped++
-      this.#usedSlot += this.#step
-      if (this.#usedSlot >= size) {
-        this.#usedSlot -= size
-        this.#usedOwner ^= OWNER
+    for (;;) {
+      const idAndFlags = longs[4 * slot + 3]!
+      if (((idAndFlags >>> 16) & OWNER) !== owner) break
+      if ((idAndFlags & 0xffff) < size) reaped++
+      slot += step
+      if (slot >= size) {
+        slot -= size
+        owner ^= OWNER
       }
     }
-    const position = this.#usedSlot | (this.#usedOwner === OWNER ? 0x8000 : 0)
+    this.#usedSlot = slot
+    this.#usedOwner = owner
+    const position = slot | (owner === OWNER ? 0x8000 : 0)
     Atomics.store(this.#event, 0, (2 << 16) | position)
     return reaped
   }

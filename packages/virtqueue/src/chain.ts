@@ -3,6 +3,9 @@ import type { Chain, GuestMemory, Queue } from "@virtkit/interface"
 /** Largest number of entries that an idle chain keeps; longer arrays are given up, so that the pool stays bounded. */
 export const KEPT_ENTRIES = 1024
 
+/** The same for this module, where an exported constant would be looked up at each use. */
+const MOST_ENTRIES = KEPT_ENTRIES
+
 const FIRST_ENTRIES = 16
 
 /** Where a chain is: in its queue's pool. */
@@ -68,7 +71,7 @@ export class RingChain implements Chain {
   }
 
   trim(): void {
-    if (this.addresses.length <= KEPT_ENTRIES) return
+    if (this.addresses.length <= MOST_ENTRIES) return
     this.addresses = new Float64Array(FIRST_ENTRIES)
     this.lengths = new Uint32Array(FIRST_ENTRIES)
   }

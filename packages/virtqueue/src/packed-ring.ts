@@ -24,10 +24,17 @@ const LONGS = 4
 const LENGTH = 2
 const ID_AND_FLAGS = 3
 
-const OWNER = VIRTQ_DESC_F_AVAIL | VIRTQ_DESC_F_USED
+/** What is imported is looked up at each use, a constant of the module itself is not: so those of the hot paths are here. */
+const NEXT = VIRTQ_DESC_F_NEXT
+const WRITE = VIRTQ_DESC_F_WRITE
+const INDIRECT = VIRTQ_DESC_F_INDIRECT
+const AVAIL = VIRTQ_DESC_F_AVAIL
+const OWNER: number = VIRTQ_DESC_F_AVAIL | VIRTQ_DESC_F_USED
+const BYTES = DESC_BYTES
+const OK = TAKEN
 
 /** How many slots {@link PackedRing} looks at together. */
-const LOOK_AHEAD = 32
+const LOOK_AHEAD = 64
 
 const NOT_AVAILABLE = "a descriptor that is not available where one has to be"
 
@@ -58,14 +65,12 @@ export class PackedRing implements Ring {
   readonly #reader: DescriptorReader
   /** Slot of the next chain to take, and the AVAIL and USED bits of an available descriptor there. */
   #availSlot = 0
-  #availOwner: number = VIRTQ_DESC_F_AVAIL
-  /** Slots from there on that were seen to be available. */
-  #seen = 0
+  #availOwner: number = AVAIL
+  /** Slots from there up to this one were seen to be available, all in this lap and with room for them. */
+  #seenEnd = 0
   /** Slot of the next used descriptor, and the AVAIL and USED bits of one there. */
   #usedSlot = 0
   #usedOwner: number = OWNER
-  /** Slots from the first one that the driver does not know to be used up to `#availSlot`. */
-  #taken = 0
   /** The first used descriptor of the batch: its flags are what publishes all of it. */
   #firstSlot = 0
   #firstFlags = 0
@@ -88,7 +93,7 @@ export class PackedRing implements Ring {
   }
 
   get nextAvail(): number {
-    return this.#availSlot | (this.#availOwner === VIRTQ_DESC_F_AVAIL ? WRAP : 0)
+    return this.#availSlot | (this.#availOwner === AVAIL ? WRAP : 0)
   }
 
   get nextUsed(): number {
@@ -96,47 +101,42 @@ export class PackedRing implements Ring {
   }
 
   take(chain: RingChain): number {
-    if (this.#seen === 0 && !this.#look()) return EMPTY
-    const slot = this.#availSlot
-    // In one, and once: the guest may change it meanwhile.
-    const idAndFlags = this.#longs[LONGS * slot + ID_AND_FLAGS]!
-    const flags = idAndFlags >>> 16
-    if ((flags & OWNER) !== this.#availOwner) return this.#break(NOT_AVAILABLE)
-    if (this.#taken === this.#size) return this.#break("more descriptors available than there is room for, 0")
-    if ((flags & VIRTQ_DESC_F_NEXT) !== 0) return this.#takeList(flags, chain)
-    chain.clear(idAndFlags & 0xffff)
-    const wrong =
-      (flags & VIRTQ_DESC_F_INDIRECT) !== 0
-        ? this.#addTable(slot, chain)
-        : this.#reader.addBuffer(this.#desc, DESC_BYTES * slot, (flags & VIRTQ_DESC_F_WRITE) !== 0, chain)
-    return this.#moveOn(chain, 1, wrong)
+    const first = this.#availSlot
+    if (first === this.#seenEnd) {
+      const found = this.#look()
+      if (found !== OK) return found
+    }
+    const owner = this.#availOwner
+    const end = this.#seenEnd
+    let slot = first
+    chain.clear(0)
+    // 2.8.6: a list is several descriptors in a row, all but the last with NEXT.
+    for (;;) {
+      // In one, and once: the guest may change it meanwhile.
+      const idAndFlags = this.#longs[LONGS * slot + ID_AND_FLAGS]!
+      const flags = idAndFlags >>> 16
+      if ((flags & OWNER) !== owner) return this.#break(NOT_AVAILABLE)
+      const wrong =
+        (flags & INDIRECT) !== 0
+          ? this.#addTable(slot, slot !== first || (flags & NEXT) !== 0, chain)
+          : this.#reader.addBuffer(this.#desc, BYTES * slot, (flags & WRITE) !== 0, chain)
+      slot++
+      if ((flags & NEXT) === 0) {
+        chain.head = idAndFlags & 0xffff
+        return this.#moveOn(chain, slot - first, wrong)
+      }
+      if (slot === end || wrong !== undefined) return this.#takeRest(chain, slot - first, wrong)
+    }
   }
 
   complete(chain: RingChain, written: number, whole: boolean): void {
-    let slot = this.#usedSlot
-    let owner = this.#usedOwner
-    if (this.#inOrder) {
-      // 2.8.22: one used descriptor for a batch, where its first one would be, with the id of its last.
-      if (this.#joinable) {
-        slot = this.#lastSlot
-        owner = this.#lastOwner
-      }
-      this.#lastSlot = slot
-      this.#lastOwner = owner
-      this.#joinable = whole
-    }
-    const flags = written > 0 ? owner | VIRTQ_DESC_F_WRITE : owner
-    this.#longs[LONGS * slot + LENGTH] = written
-    if (this.pending === 0) this.#firstSlot = slot
-    if (slot === this.#firstSlot) {
-      this.#words[WORDS * slot + ID] = chain.head
-      this.#firstFlags = flags
-    } else {
-      this.#longs[LONGS * slot + ID_AND_FLAGS] = chain.head | (flags << 16)
-    }
+    const slot = this.#usedSlot
+    if (this.#inOrder) this.#writeInOrder(slot, chain, written, whole)
+    else if (this.pending === 0) this.#writeFirst(slot, this.#usedOwner, chain, written)
+    else this.#writeUsed(slot, this.#usedOwner, chain, written)
     const { slots } = chain
     this.pending += slots
-    const next = this.#usedSlot + slots
+    const next = slot + slots
     if (next < this.#size) {
       this.#usedSlot = next
     } else {
@@ -148,7 +148,6 @@ export class PackedRing implements Ring {
   publish(): boolean {
     const count = this.pending
     this.pending = 0
-    this.#taken -= count
     this.#joinable = false
     Atomics.store(this.#words, WORDS * this.#firstSlot + FLAGS, this.#firstFlags)
     if (this.#options.memory.dirtyTracking !== false) this.#markUsedDirty(count)
@@ -167,100 +166,128 @@ export class PackedRing implements Ring {
     return (flags & OWNER) === this.#availOwner
   }
 
-  restore(nextAvail: number, nextUsed: number, chains: readonly RingChain[]): void {
+  restore(nextAvail: number, nextUsed: number): void {
     this.#availSlot = nextAvail & ~WRAP
-    this.#availOwner = (nextAvail & WRAP) !== 0 ? VIRTQ_DESC_F_AVAIL : VIRTQ_DESC_F_USED
+    this.#availOwner = (nextAvail & WRAP) !== 0 ? AVAIL : VIRTQ_DESC_F_USED
     this.#usedSlot = nextUsed & ~WRAP
     this.#usedOwner = (nextUsed & WRAP) !== 0 ? OWNER : 0
-    this.#taken = 0
-    for (const chain of chains) this.#taken += chain.slots
+    this.#seenEnd = this.#availSlot
+  }
+
+  /** Slots that the driver may have filled: those that it does not know to be used are not among them. */
+  #roomLeft(): number {
+    const sameLap = (this.#availOwner === AVAIL) === (this.#usedOwner === OWNER)
+    const held = this.#availSlot - this.#usedSlot + (sameLap ? 0 : this.#size)
+    return this.#size - held - this.pending
   }
 
   /**
    * Looks whether the next slot is available, and how many behind it up to the end of the ring, so that one barrier does
-   * for all of them: an atomic load costs more than the rest of a look.
+   * for all of them: an atomic load costs more than the rest of a look. TAKEN says that there is one.
    */
-  #look(): boolean {
+  #look(): number {
     const words = this.#words
     const owner = this.#availOwner
     const first = this.#availSlot
-    if ((Atomics.load(words, WORDS * first + FLAGS) & OWNER) !== owner) return false
-    const end = Math.min(first + LOOK_AHEAD, this.#size)
+    if ((Atomics.load(words, WORDS * first + FLAGS) & OWNER) !== owner) return EMPTY
+    const room = this.#roomLeft()
+    // More than the driver has got back: nothing in the ring can be believed (bad-input #15, #17).
+    if (room === 0) return this.#break("more descriptors available than there is room for, 0")
+    const end = Math.min(first + Math.min(LOOK_AHEAD, room), this.#size)
     let slot = first + 1
-    while (slot < end && (words[WORDS * slot + FLAGS]! & OWNER) === owner) slot++
-    this.#seen = slot - first
+    for (let at = WORDS * slot + FLAGS; slot < end && (words[at]! & OWNER) === owner; at += WORDS) slot++
+    this.#seenEnd = slot
     // The flags of the others were loaded after the first ones, what else is in their slots comes after these.
-    if (this.#seen > 1) Atomics.load(words, WORDS * (slot - 1) + FLAGS)
-    return true
+    if (slot > first + 1) Atomics.load(words, WORDS * (slot - 1) + FLAGS)
+    return TAKEN
   }
 
-  /** 2.8.6: several descriptors in a row, all but the last with NEXT. `flags` are those of the first. */
-  #takeList(flags: number, chain: RingChain): number {
-    const size = this.#size
-    // A list with no end, or more than the driver has got back (bad-input #8, #15, #17), stops here: every descriptor
-    // takes a slot, and where the chain ends, so its id, would be anybody's guess.
-    const room = size - this.#taken
-    const longs = this.#longs
-    const desc = this.#desc
-    const reader = this.#reader
-    let slot = this.#availSlot
-    let owner = this.#availOwner
-    let slots = 0
-    let id = 0
-    let wrong: string | undefined
-    chain.clear(0)
+  /**
+   * Takes the rest of a list of which `begun` slots were looked at: beyond what was seen to be available, or of one that
+   * broke a rule, which is read for its end only.
+   */
+  #takeRest(chain: RingChain, begun: number, problem: string | undefined): number {
+    const room = this.#roomLeft()
+    let wrong = problem
+    let slots = begun
     for (;;) {
-      // The rest of a malformed list is read for its end only.
-      if (wrong === undefined) {
-        wrong =
-          (flags & VIRTQ_DESC_F_INDIRECT) !== 0
-            ? "an indirect descriptor within a list" // 2.8.19
-            : reader.addBuffer(desc, DESC_BYTES * slot, (flags & VIRTQ_DESC_F_WRITE) !== 0, chain)
-      }
-      slots++
-      if ((flags & VIRTQ_DESC_F_NEXT) === 0) break
+      // A list with no end, or more than the driver has got back (bad-input #8, #15, #17), stops here: every descriptor
+      // takes a slot, and where the chain ends, so its id, would be anybody's guess.
       if (slots === room) return this.#break(`more descriptors available than there is room for, ${room}`)
-      slot++
-      if (slot === size) {
-        slot = 0
-        owner ^= OWNER
+      const isNextLap = this.#availSlot + slots >= this.#size
+      const slot = this.#availSlot + slots - (isNextLap ? this.#size : 0)
+      const idAndFlags = this.#longs[LONGS * slot + ID_AND_FLAGS]!
+      const flags = idAndFlags >>> 16
+      if (((flags ^ this.#availOwner) & OWNER) !== (isNextLap ? OWNER : 0)) return this.#break(NOT_AVAILABLE)
+      wrong ??=
+        (flags & INDIRECT) !== 0
+          ? this.#addTable(slot, true, chain)
+          : this.#reader.addBuffer(this.#desc, BYTES * slot, (flags & WRITE) !== 0, chain)
+      slots++
+      if ((flags & NEXT) === 0) {
+        chain.head = idAndFlags & 0xffff
+        return this.#moveOn(chain, slots, wrong)
       }
-      const idAndFlags = longs[LONGS * slot + ID_AND_FLAGS]!
-      flags = idAndFlags >>> 16
-      if ((flags & OWNER) !== owner) return this.#break(NOT_AVAILABLE)
-      id = idAndFlags & 0xffff
     }
-    // 2.8.6: that of the last descriptor.
-    chain.head = id
-    return this.#moveOn(chain, slots, wrong)
   }
 
   /** The chain takes the next `slots` slots; `wrong` is the rule that it breaks, if it does. */
   #moveOn(chain: RingChain, slots: number, wrong: string | undefined): number {
     chain.slots = slots
-    this.#taken += slots
-    this.#seen = slots < this.#seen ? this.#seen - slots : 0
     const next = this.#availSlot + slots
-    if (next < this.#size) {
-      this.#availSlot = next
-    } else {
-      this.#availSlot = next - this.#size
-      this.#availOwner ^= OWNER
-    }
-    if (wrong === undefined) return TAKEN
+    this.#availSlot = next
+    if (next >= this.#seenEnd) this.#passSeen(next)
+    if (wrong === undefined) return OK
     this.reason = wrong
     return MALFORMED
   }
 
+  /** What was seen to be available is taken, up to slot `next`, which may be in the next lap. */
+  #passSeen(next: number): void {
+    if (next >= this.#size) {
+      this.#availSlot = next - this.#size
+      this.#availOwner ^= OWNER
+    }
+    this.#seenEnd = this.#availSlot
+  }
+
+  #writeUsed(slot: number, owner: number, chain: RingChain, written: number): void {
+    const at = LONGS * slot + LENGTH
+    const flags = written > 0 ? owner | WRITE : owner
+    this.#longs[at] = written
+    this.#longs[at + 1] = chain.head | (flags << 16)
+  }
+
+  /** The first used descriptor of a batch: its flags are kept back, since they publish all of it. */
+  #writeFirst(slot: number, owner: number, chain: RingChain, written: number): void {
+    this.#longs[LONGS * slot + LENGTH] = written
+    this.#words[WORDS * slot + ID] = chain.head
+    this.#firstSlot = slot
+    this.#firstFlags = written > 0 ? owner | WRITE : owner
+  }
+
+  /** 2.8.22: one used descriptor for a batch, where its first one would be, with the id of its last. */
+  #writeInOrder(slot: number, chain: RingChain, written: number, whole: boolean): void {
+    if (!this.#joinable) {
+      this.#lastSlot = slot
+      this.#lastOwner = this.#usedOwner
+    }
+    this.#joinable = whole
+    const isFirst = this.pending === 0 || this.#lastSlot === this.#firstSlot
+    if (isFirst) this.#writeFirst(this.#lastSlot, this.#lastOwner, chain, written)
+    else this.#writeUsed(this.#lastSlot, this.#lastOwner, chain, written)
+  }
+
   /** 2.8.7: adds the buffers of the indirect table that the descriptor refers to; of its flags WRITE alone counts. */
-  #addTable(slot: number, chain: RingChain): string | undefined {
+  #addTable(slot: number, inList: boolean, chain: RingChain): string | undefined {
+    if (inList) return "an indirect descriptor within a list" // 2.8.19
     const reader = this.#reader
-    const wrong = reader.enterTable(this.#desc, DESC_BYTES * slot)
+    const wrong = reader.enterTable(this.#desc, BYTES * slot)
     if (wrong !== undefined) return wrong
     const { table, tableOffset, tableSize } = reader
     for (let index = 0; index < tableSize; index++) {
-      const at = tableOffset + DESC_BYTES * index
-      const writable = (table.getUint16(at + 14, true) & VIRTQ_DESC_F_WRITE) !== 0
+      const at = tableOffset + BYTES * index
+      const writable = (table.getUint16(at + 14, true) & WRITE) !== 0
       const rule = reader.addBuffer(table, at, writable, chain)
       if (rule !== undefined) return rule
     }
@@ -289,8 +316,8 @@ export class PackedRing implements Ring {
     const { memory, desc } = this.#options
     const first = this.#firstSlot
     const straight = Math.min(count, this.#size - first)
-    memory.markDirty(desc + DESC_BYTES * first, DESC_BYTES * straight)
-    if (straight < count) memory.markDirty(desc, DESC_BYTES * (count - straight))
+    memory.markDirty(desc + BYTES * first, BYTES * straight)
+    if (straight < count) memory.markDirty(desc, BYTES * (count - straight))
   }
 
   #break(reason: string): number {

@@ -8,6 +8,9 @@ const MAX_CHAIN_BYTES = 2 ** 32
 /** Views for indirect tables begin at multiples of this, so that offsets into them are small integers. */
 const WINDOW = 2 ** 30
 
+/** Not looked up at each use, as imported ones are. */
+const BYTES = DESC_BYTES
+
 /**
  * Reads descriptors out of guest memory that the guest may change at any time: every one is read once, and what was
  * read is checked and kept (bad-input #18). Address and length lie at the same place in descriptors of either kind.
@@ -23,8 +26,9 @@ export class DescriptorReader {
   readonly #ends: Float64Array
   /** Of each region, by window: made when the first table there is read. */
   readonly #views: DataView[][]
-  /** The region where the last address was. */
+  /** The region where the last address was, and where it begins and ends. */
   #region = 0
+  readonly #bounds: Float64Array = new Float64Array(2)
   /** Where {@link enterTable} found the indirect table: a view, the offset of the table in it, and its entries. */
   table: DataView = new DataView(new ArrayBuffer(0))
   tableOffset = 0
@@ -41,6 +45,7 @@ export class DescriptorReader {
     this.#starts = Float64Array.from(regions, (region) => region.guestAddress)
     this.#ends = Float64Array.from(regions, (region) => region.guestAddress + region.size)
     this.#views = regions.map(() => [])
+    if (regions.length > 0) this.#enterRegion(0)
   }
 
   /** Adds the buffer of the descriptor at `at` to the chain; returns undefined, or which rule it breaks. */
@@ -52,9 +57,14 @@ export class DescriptorReader {
     // Left out, so that no device ever spins on one (bad-input #14).
     if (length === 0) return undefined
     if (count === chain.addresses.length) chain.grow()
-    readAddress(view, at, chain.addresses, count)
-    if (!this.#inMemory(chain.addresses, count, length)) return "a buffer outside of guest memory"
+    // From 2^53 on, where no memory is, it may be another address than the guest's, but never one below that.
+    const address = view.getUint32(at + 4, true) * 0x1_0000_0000 + view.getUint32(at, true)
+    const bounds = this.#bounds
+    chain.addresses[count] = address
     chain.lengths[count] = length
+    if (!(address >= bounds[0]! && address + length <= bounds[1]!)) {
+      if (!this.#findRegion(chain.addresses, count, length)) return "a buffer outside of guest memory"
+    }
     if (chain.readableBytes + chain.writableBytes + length > MAX_CHAIN_BYTES) {
       return "a chain of more than 2^32 bytes"
     }
@@ -66,17 +76,18 @@ export class DescriptorReader {
   enterTable(view: DataView, at: number): string | undefined {
     if (!this.#indirect) return "an indirect descriptor that was not negotiated"
     const length = view.getUint32(at + 8, true)
-    if (length === 0 || (length & (DESC_BYTES - 1)) !== 0) return "an indirect table of odd length"
-    if (length > DESC_BYTES * this.#size) return "an indirect table larger than the queue"
-    readAddress(view, at, this.#tableAddress, 0)
-    const address = this.#tableAddress[0]!
+    if (length === 0 || (length & (BYTES - 1)) !== 0) return "an indirect table of odd length"
+    if (length > BYTES * this.#size) return "an indirect table larger than the queue"
+    // From 2^53 on, where no memory is, it may be another address than the guest's, but never one below that.
+    const address = view.getUint32(at + 4, true) * 0x1_0000_0000 + view.getUint32(at, true)
     if (address < this.#tableBounds[0]! || address + length > this.#tableBounds[1]!) {
-      if (!this.#inMemory(this.#tableAddress, 0, length)) return "an indirect table outside of guest memory"
+      this.#tableAddress[0] = address
+      if (!this.#findRegion(this.#tableAddress, 0, length)) return "an indirect table outside of guest memory"
       this.#enterWindow(address)
     }
     // Below 2^31, since windows are no longer: as an integer it costs no allocation.
     this.tableOffset = (address - this.#tableBounds[0]!) | 0
-    this.tableSize = length / DESC_BYTES
+    this.tableSize = length / BYTES
     return undefined
   }
 
@@ -99,25 +110,21 @@ export class DescriptorReader {
     return view
   }
 
-  /** Whether the range at `addresses[index]` lies whole in one region (bad-input #11). */
-  #inMemory(addresses: Float64Array, index: number, length: number): boolean {
+  /** Whether the range at `addresses[index]` lies whole in one region (bad-input #11), which it makes the present one. */
+  #findRegion(addresses: Float64Array, index: number, length: number): boolean {
     const address = addresses[index]!
-    const last = this.#region
-    if (address >= this.#starts[last]! && address + length <= this.#ends[last]!) return true
     for (let region = 0; region < this.#starts.length; region++) {
       if (address >= this.#starts[region]! && address + length <= this.#ends[region]!) {
-        this.#region = region
+        this.#enterRegion(region)
         return true
       }
     }
     return false
   }
-}
 
-/**
- * Reads the 64-bit address of a descriptor. From 2^53 on, where no memory is, it may be another address than the
- * guest's, but never one below that.
- */
-function readAddress(view: DataView, at: number, addresses: Float64Array, index: number): void {
-  addresses[index] = view.getUint32(at + 4, true) * 0x1_0000_0000 + view.getUint32(at, true)
+  #enterRegion(region: number): void {
+    this.#region = region
+    this.#bounds[0] = this.#starts[region]!
+    this.#bounds[1] = this.#ends[region]!
+  }
 }

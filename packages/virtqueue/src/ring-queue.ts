@@ -1,8 +1,13 @@
 import { type Chain, type GuestMemory, StateError } from "@virtkit/interface"
 import { DONE, HELD, IDLE, KEPT_ENTRIES, RingChain, WAITING } from "./chain.js"
 import type { DeviceQueue, QueueCounters, QueueOptions } from "./options.js"
-import { BROKEN, EMPTY, MALFORMED, type Ring } from "./ring.js"
+import { BROKEN, EMPTY, MALFORMED, type Ring, TAKEN } from "./ring.js"
 import { parseQueueState, type QueueState, type SavedChain } from "./state.js"
+
+/** What is imported is looked up at each use, a constant of the module itself is not: so those of the hot paths are here. */
+const IN_POOL = IDLE
+const WITH_DEVICE = HELD
+const OK = TAKEN
 
 /**
  * The device side of a virtqueue over either kind of ring: which chains the device has, in which order they go back,
@@ -29,7 +34,8 @@ export class RingQueue implements DeviceQueue {
   #spare: RingChain
   /** Chains to be popped before any of the ring, the next one last. */
   readonly #waiting: RingChain[] = []
-  #lastPopped: RingChain | undefined
+  /** `sequence` of the chain that was popped last. */
+  #lastPopped = -1
   /** With IN_ORDER: chains as they were taken, in a ring buffer of `size` entries. */
   readonly #order: (RingChain | undefined)[]
   #orderHead = 0
@@ -37,6 +43,7 @@ export class RingQueue implements DeviceQueue {
   #inFlight = 0
   /** Buffers of all chains that are not idle. */
   #entries = 0
+  readonly #maxEntries: number
   #sequence = 0
   #broken = false
   #closed = false
@@ -49,6 +56,7 @@ export class RingQueue implements DeviceQueue {
     this.#options = options
     this.#memory = options.memory
     this.#ring = ring
+    this.#maxEntries = options.size * KEPT_ENTRIES
     this.#inOrder = options.inOrder ?? false
     this.#order = new Array<RingChain | undefined>(this.#inOrder ? options.size : 0).fill(undefined)
     this.#spare = this.#newChain()
@@ -69,54 +77,31 @@ export class RingQueue implements DeviceQueue {
   pop(): Chain | undefined {
     if (this.#closed || this.#broken) return undefined
     if (this.#waiting.length > 0) return this.#hand(this.#waiting.pop()!)
-    let found: RingChain | undefined
-    let malformed = 0
-    // Ends, because what is refused here is not published yet, and no driver may offer more than it has got back
-    // (bad-input #16).
-    while (found === undefined) {
-      const chain = this.#spare
-      const result = this.#ring.take(chain)
-      if (result === EMPTY) break
-      if (result === BROKEN) {
-        this.#break(this.#ring.reason)
-        break
-      }
-      this.#admit(chain)
-      const wrong = this.#problem(result)
-      if (wrong === undefined) {
-        found = chain
-      } else {
-        this.#lastError = wrong
-        this.counters.malformed++
-        malformed++
-        this.#giveBack(chain, 0, false)
-      }
-    }
-    // The device may have nothing of its own to flush.
-    if (malformed > 0) this.flush()
-    return found === undefined ? undefined : this.#hand(found)
+    const chain = this.#spare
+    const result = this.#ring.take(chain)
+    if (result !== OK || this.#entries + chain.count > this.#maxEntries) return this.#popAfter(result)
+    this.#admit(chain)
+    return this.#hand(chain)
   }
 
   push(chain: Chain, written: number): void {
     if (this.#closed) return
     const own = chain as RingChain
-    if (own.phase !== HELD || own.queue !== this) {
-      throw new StateError(`queue ${this.index}: chain ${chain.head} was pushed, but is not in flight`)
-    }
-    if (this.#lastPopped === own) this.#lastPopped = undefined
+    if (own.phase !== WITH_DEVICE || own.queue !== this)
+      this.#reject(chain, "was pushed, but is not in flight")
     this.#inFlight--
     const room = own.writableBytes
     // 2.7.8.2: len is what was written, so never more than the driver gave room for.
-    this.#giveBack(own, Math.min(written, room, 0xffff_ffff), written >= room && room <= 0xffff_ffff)
+    if (written >= room) this.#giveBack(own, Math.min(room, 0xffff_ffff), room <= 0xffff_ffff)
+    else this.#giveBack(own, written, false)
   }
 
   unpop(chain: Chain): void {
     if (this.#closed) return
-    const own = this.#lastPopped
-    if (own === undefined || own !== chain) {
-      throw new StateError(`queue ${this.index}: chain ${chain.head} is not the one popped last`)
+    const own = chain as RingChain
+    if (own.phase !== HELD || own.queue !== this || own.sequence !== this.#lastPopped) {
+      this.#reject(chain, "is not the one popped last")
     }
-    this.#lastPopped = undefined
     this.#inFlight--
     this.counters.chains--
     own.phase = WAITING
@@ -148,7 +133,6 @@ export class RingQueue implements DeviceQueue {
     this.#pool.length = 0
     this.#waiting.length = 0
     this.#order.fill(undefined)
-    this.#lastPopped = undefined
     this.#inFlight = 0
   }
 
@@ -184,16 +168,44 @@ export class RingQueue implements DeviceQueue {
     this.#waiting.push(...chains.filter((chain) => chain.phase === WAITING).reverse())
   }
 
+  /** `pop` after `take` found something else than a chain for the device: gives back malformed ones until there is one. */
+  #popAfter(first: number): Chain | undefined {
+    let found: RingChain | undefined
+    let malformed = 0
+    // Ends, because what is refused here is not published yet, and no driver may offer more than it has got back
+    // (bad-input #16).
+    for (let result = first; result !== EMPTY; result = this.#ring.take(this.#spare)) {
+      if (result === BROKEN) {
+        this.#break(this.#ring.reason)
+        break
+      }
+      const chain = this.#spare
+      this.#admit(chain)
+      const wrong = this.#problem(result)
+      if (wrong === undefined) {
+        found = chain
+        break
+      }
+      this.#lastError = wrong
+      this.counters.malformed++
+      malformed++
+      this.#giveBack(chain, 0, false)
+    }
+    // The device may have nothing of its own to flush.
+    if (malformed > 0) this.flush()
+    return found === undefined ? undefined : this.#hand(found)
+  }
+
   /** What is wrong with a chain that was taken, though its descriptors may keep all rules. */
   #problem(result: number): string | undefined {
     if (result === MALFORMED) return this.#ring.reason
     // A hostile driver may point every head at one long chain: bounds what is kept for them (bad-input #12).
-    return this.#entries > this.size * KEPT_ENTRIES ? "too many buffers in flight" : undefined
+    return this.#entries > this.#maxEntries ? "too many buffers in flight" : undefined
   }
 
   #hand(chain: RingChain): RingChain {
-    chain.phase = HELD
-    this.#lastPopped = chain
+    chain.phase = WITH_DEVICE
+    this.#lastPopped = chain.sequence
     this.#inFlight++
     this.counters.chains++
     return chain
@@ -203,20 +215,26 @@ export class RingQueue implements DeviceQueue {
   #admit(chain: RingChain): void {
     chain.sequence = this.#sequence++
     this.#entries += chain.count
-    if (this.#inOrder) {
-      this.#order[(this.#orderHead + this.#orderCount) % this.size] = chain
-      this.#orderCount++
-    }
+    if (this.#inOrder) this.#remember(chain)
     this.#spare = this.#pool.pop() ?? this.#newChain()
+  }
+
+  #remember(chain: RingChain): void {
+    this.#order[(this.#orderHead + this.#orderCount) % this.size] = chain
+    this.#orderCount++
   }
 
   /** Back to the driver, or with IN_ORDER as soon as all that were taken before it went. */
   #giveBack(chain: RingChain, written: number, whole: boolean): void {
-    if (!this.#inOrder) {
+    if (this.#inOrder) {
+      this.#giveBackInOrder(chain, written, whole)
+    } else {
       this.#ring.complete(chain, written, whole)
       this.#recycle(chain)
-      return
     }
+  }
+
+  #giveBackInOrder(chain: RingChain, written: number, whole: boolean): void {
     chain.phase = DONE
     chain.written = written
     chain.whole = whole
@@ -232,9 +250,13 @@ export class RingQueue implements DeviceQueue {
 
   #recycle(chain: RingChain): void {
     this.#entries -= chain.count
-    chain.phase = IDLE
+    chain.phase = IN_POOL
     chain.trim()
     this.#pool.push(chain)
+  }
+
+  #reject(chain: Chain, why: string): never {
+    throw new StateError(`queue ${this.index}: chain ${chain.head} ${why}`)
   }
 
   #newChain(): RingChain {

@@ -16,6 +16,13 @@ import type { SplitLayout } from "./ring-layout.js"
 const IDX = 1
 const RING = 2
 
+/** What is imported is looked up at each use, a constant of the module itself is not: so those of the hot paths are here. */
+const NEXT = VIRTQ_DESC_F_NEXT
+const WRITE = VIRTQ_DESC_F_WRITE
+const INDIRECT = VIRTQ_DESC_F_INDIRECT
+const BYTES = DESC_BYTES
+const OK = TAKEN
+
 /**
  * A split ring (virtio 1.3, section 2.7).
  *
@@ -82,7 +89,7 @@ export class SplitRing implements Ring {
     this.nextAvail = (next + 1) & 0xffff
     this.#busy[head] = 1
     const wrong = this.#walk(head, chain)
-    if (wrong === undefined) return TAKEN
+    if (wrong === undefined) return OK
     this.reason = wrong
     return MALFORMED
   }
@@ -145,11 +152,11 @@ export class SplitRing implements Ring {
     // 2.7.5.3.1: a chain is no longer than the queue. Ends loops too (bad-input #8).
     for (let links = 0; links < this.#size; ) {
       if (index >= limit) return "a next field points past the descriptor table"
-      const at = base + DESC_BYTES * index
+      const at = base + BYTES * index
       const flagsAndNext = table.getUint32(at + 12, true)
-      if ((flagsAndNext & VIRTQ_DESC_F_INDIRECT) !== 0) {
+      if ((flagsAndNext & INDIRECT) !== 0) {
         if (inTable) return "an indirect table within an indirect table"
-        if ((flagsAndNext & VIRTQ_DESC_F_NEXT) !== 0) return "an indirect descriptor with a next one"
+        if ((flagsAndNext & NEXT) !== 0) return "an indirect descriptor with a next one"
         const wrong = reader.enterTable(table, at)
         if (wrong !== undefined) return wrong
         inTable = true
@@ -159,9 +166,9 @@ export class SplitRing implements Ring {
         index = 0
         continue
       }
-      const wrong = reader.addBuffer(table, at, (flagsAndNext & VIRTQ_DESC_F_WRITE) !== 0, chain)
+      const wrong = reader.addBuffer(table, at, (flagsAndNext & WRITE) !== 0, chain)
       if (wrong !== undefined) return wrong
-      if ((flagsAndNext & VIRTQ_DESC_F_NEXT) === 0) return undefined
+      if ((flagsAndNext & NEXT) === 0) return undefined
       index = flagsAndNext >>> 16
       links++
     }
