@@ -1,10 +1,10 @@
-// npm run bench [-- exits|memory|boots|pci|ring ...] [--runs N]: virtkit beside QEMU, in the same run, as Markdown on stdout.
+// npm run bench [-- exits|memory|boots|pci|ring|ring-threads ...] [--runs N]: virtkit beside QEMU, in the same run, as Markdown on stdout.
 import { parseArgs } from "node:util"
 import { measureBoots, measurePciExits } from "./boots.js"
 import { measureExits } from "./exits.js"
 import { measureMemory } from "./memory.js"
 import { formatReport, type Section } from "./report.js"
-import { measureRing } from "./ring.js"
+import { measureRing, measureRingThreads } from "./ring.js"
 
 const measurements: Readonly<Record<string, (runs: number) => Promise<Section>>> = {
   exits: measureExits,
@@ -12,6 +12,7 @@ const measurements: Readonly<Record<string, (runs: number) => Promise<Section>>>
   boots: measureBoots,
   pci: measurePciExits,
   ring: measureRing,
+  "ring-threads": measureRingThreads,
 }
 
 const { values, positionals } = parseArgs({ options: { runs: { type: "string" } }, allowPositionals: true })

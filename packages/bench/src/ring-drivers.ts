@@ -1,5 +1,6 @@
 /** What of a ring both sides of the benchmark have to agree on. Everything lies in one buffer. */
 export interface RingShape {
+  readonly packed: boolean
   readonly size: number
   /** Descriptors of each chain: one readable, the rest writable. */
   readonly descriptors: number
@@ -15,10 +16,14 @@ export interface RingShape {
 export interface LeanDriver {
   /** Chains in the ring when it is full. */
   readonly chains: number
-  /** Makes a full ring of chains available. */
-  fill(): void
-  /** Takes back all; returns how many there were. */
+  /** Makes so many chains available; there is room for them. */
+  fill(chains: number): void
+  /** Takes back all that are used; returns how many there were. */
   reap(): number
+  /** Wants to hear of the next chain that is used. */
+  enableInterrupt(): void
+  /** Wants to hear of none. With split rings and EVENT_IDX that is one in 65,536 (2.7.7.1). */
+  disableInterrupt(): void
 }
 
 /** Offsets into the buffer. Up to 1024 entries: 16 KiB of descriptors, 8 KiB of used ring, 64 KiB of tables. */
@@ -35,7 +40,7 @@ const INDIRECT = 4
 const BUFFER_BYTES = 16
 const TABLE_BYTES = 64
 
-export class LeanSplitDriver implements LeanDriver {
+class LeanSplitDriver implements LeanDriver {
   readonly chains: number
   readonly #shape: RingShape
   readonly #desc: DataView
@@ -43,6 +48,8 @@ export class LeanSplitDriver implements LeanDriver {
   readonly #used: Uint16Array
   readonly #usedElements: Uint32Array
   readonly #step: number
+  /** Chain whose descriptors are used next: they come back in order. */
+  #next = 0
   #availIndex = 0
   #usedIndex = 0
 
@@ -59,28 +66,33 @@ export class LeanSplitDriver implements LeanDriver {
     if (indirect) writeTables(table, shape, this.chains, true)
   }
 
-  fill(): void {
+  fill(chains: number): void {
     const { size, descriptors, indirect, high } = this.#shape
-    const { chains } = this
     const desc = this.#desc
     const avail = this.#avail
+    const step = this.#step
     const mask = size - 1
     const length = indirect ? 16 * descriptors : BUFFER_BYTES
     const first = indirect ? INDIRECT : descriptors > 1 ? NEXT : 0
     let index = this.#availIndex
-    for (let chain = 0, head = 0; chain < chains; chain++) {
+    let chain = this.#next
+    for (let left = chains; left > 0; left--) {
+      let head = step * chain
       avail[2 + (index & mask)] = head
       index++
       const low = indirect ? TABLES + TABLE_BYTES * chain : DATA
       writeDescriptor(desc, head, low, high, length, first | ((head + 1) << 16))
       head++
       if (!indirect) {
-        for (let left = descriptors - 1; left > 0; left--, head++) {
-          const flags = left > 1 ? WRITE | NEXT : WRITE
+        for (let more = descriptors - 1; more > 0; more--, head++) {
+          const flags = more > 1 ? WRITE | NEXT : WRITE
           writeDescriptor(desc, head, low, high, length, flags | ((head + 1) << 16))
         }
       }
+      chain++
+      if (chain === this.chains) chain = 0
     }
+    this.#next = chain
     this.#availIndex = index & 0xffff
     Atomics.store(avail, 1, index & 0xffff)
   }
@@ -96,15 +108,22 @@ export class LeanSplitDriver implements LeanDriver {
       if (elements[1 + 2 * (index & mask)]! < size) reaped++
     }
     this.#usedIndex = index
-    Atomics.store(this.#avail, 2 + size, index)
     return reaped
+  }
+
+  enableInterrupt(): void {
+    Atomics.store(this.#avail, 2 + this.#shape.size, this.#usedIndex)
+  }
+
+  disableInterrupt(): void {
+    Atomics.store(this.#avail, 2 + this.#shape.size, (this.#usedIndex - 1) & 0xffff)
   }
 }
 
 const AVAILABLE = 0x0080
 const OWNER = 0x8080
 
-export class LeanPackedDriver implements LeanDriver {
+class LeanPackedDriver implements LeanDriver {
   readonly chains: number
   readonly #shape: RingShape
   readonly #desc: DataView
@@ -112,6 +131,8 @@ export class LeanPackedDriver implements LeanDriver {
   readonly #longs: Int32Array
   readonly #event: Int32Array
   readonly #step: number
+  /** Chain whose id is used next: they come back in order. */
+  #next = 0
   #slot = 0
   #owner = AVAILABLE
   #usedSlot = 0
@@ -130,9 +151,9 @@ export class LeanPackedDriver implements LeanDriver {
     if (indirect) writeTables(table, shape, this.chains, false)
   }
 
-  fill(): void {
+  fill(chains: number): void {
+    if (chains === 0) return
     const { size, descriptors, indirect, high } = this.#shape
-    const { chains } = this
     const desc = this.#desc
     const length = indirect ? 16 * descriptors : BUFFER_BYTES
     const first = indirect ? INDIRECT : descriptors > 1 ? NEXT : 0
@@ -142,7 +163,8 @@ export class LeanPackedDriver implements LeanDriver {
     let owner = this.#owner
     // The flags of the very first one come last: they publish all.
     let flags = firstFlags ^ OWNER
-    for (let chain = 0; chain < chains; chain++) {
+    let chain = this.#next
+    for (let left = chains; left > 0; left--) {
       const low = indirect ? TABLES + TABLE_BYTES * chain : DATA
       writeDescriptor(desc, slot, low, high, length, chain | (flags << 16))
       slot++
@@ -151,8 +173,8 @@ export class LeanPackedDriver implements LeanDriver {
         owner ^= OWNER
       }
       if (!indirect) {
-        for (let left = descriptors - 1; left > 0; left--) {
-          flags = (left > 1 ? WRITE | NEXT : WRITE) | owner
+        for (let more = descriptors - 1; more > 0; more--) {
+          flags = (more > 1 ? WRITE | NEXT : WRITE) | owner
           writeDescriptor(desc, slot, low, high, length, chain | (flags << 16))
           slot++
           if (slot === size) {
@@ -162,7 +184,10 @@ export class LeanPackedDriver implements LeanDriver {
         }
       }
       flags = first | owner
+      chain++
+      if (chain === this.chains) chain = 0
     }
+    this.#next = chain
     this.#slot = slot
     this.#owner = owner
     Atomics.store(this.#words, 8 * firstSlot + 7, firstFlags)
@@ -175,7 +200,7 @@ export class LeanPackedDriver implements LeanDriver {
     let slot = this.#usedSlot
     let owner = this.#usedOwner
     let reaped = 0
-    // Driver and device take turns on one thread, where plain loads do; those of a guest's driver cost no more.
+    // An id comes with the flags that say that it is there, and nothing else of the descriptor is looked at.
     for (;;) {
       const idAndFlags = longs[4 * slot + 3]!
       if (((idAndFlags >>> 16) & OWNER) !== owner) break
@@ -188,10 +213,21 @@ export class LeanPackedDriver implements LeanDriver {
     }
     this.#usedSlot = slot
     this.#usedOwner = owner
-    const position = slot | (owner === OWNER ? 0x8000 : 0)
-    Atomics.store(this.#event, 0, (2 << 16) | position)
     return reaped
   }
+
+  enableInterrupt(): void {
+    const position = this.#usedSlot | (this.#usedOwner === OWNER ? 0x8000 : 0)
+    Atomics.store(this.#event, 0, (2 << 16) | position)
+  }
+
+  disableInterrupt(): void {
+    Atomics.store(this.#event, 0, 1 << 16)
+  }
+}
+
+export function leanDriver(buffer: ArrayBufferLike, shape: RingShape): LeanDriver {
+  return shape.packed ? new LeanPackedDriver(buffer, shape) : new LeanSplitDriver(buffer, shape)
 }
 
 /** The last word is flags and next in a split ring, id and flags in a packed one. */

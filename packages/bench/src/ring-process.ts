@@ -3,26 +3,10 @@
 import { writeSync } from "node:fs"
 import { getHeapStatistics } from "node:v8"
 import type { Chain } from "@virtkit/interface"
-import { heapMemory } from "@virtkit/memory"
-import { createQueue, type DeviceQueue, drainQueue } from "@virtkit/virtqueue"
-import {
-  AVAIL,
-  BYTES,
-  DESC,
-  type LeanDriver,
-  LeanPackedDriver,
-  LeanSplitDriver,
-  USED,
-} from "./ring-drivers.js"
+import { drainQueue } from "@virtkit/virtqueue"
+import { type RingTask, ringOf } from "./ring-device.js"
+import { leanDriver } from "./ring-drivers.js"
 import { summarize } from "./summary.js"
-
-export interface RingTask {
-  readonly packed: boolean
-  readonly inOrder: boolean
-  readonly size: number
-  readonly descriptors: number
-  readonly indirect: boolean
-}
 
 export interface RingResult {
   /** Chains made, popped, pushed and taken back in a second of processor time: median of the rounds. */
@@ -35,17 +19,10 @@ const MILLION = 1_000_000
 const ROUNDS = 9
 const MIN_WARM_UP_MS = 1000
 const MAX_WARM_UP_MS = 10_000
-/** Above 4 GiB, where an address is no small integer any more. */
-const BASE = 2 ** 33
 
-const task = JSON.parse(process.argv[2]!) as RingTask
-const memory = heapMemory([{ guestAddress: BASE, size: BYTES }], { shared: true })
-const shape = { ...task, high: BASE / 2 ** 32 }
-const { buffer } = memory.regions[0]!
-const driver: LeanDriver = task.packed
-  ? new LeanPackedDriver(buffer, shape)
-  : new LeanSplitDriver(buffer, shape)
-const queue = makeQueue()
+const { queue, buffer, shape } = ringOf(JSON.parse(process.argv[2]!) as RingTask)
+const driver = leanDriver(buffer, shape)
+queue.enableNotification()
 const handle = (chain: Chain): void => queue.push(chain, chain.writableBytes)
 
 // Long enough for the compiler, which waits its turn on a machine with other work: until the heap has stopped growing.
@@ -64,33 +41,14 @@ const result: RingResult = {
 }
 process.stdout.write(`${JSON.stringify(result)}\n`)
 
-function makeQueue(): DeviceQueue {
-  const made = createQueue({
-    ...task,
-    index: 0,
-    desc: BASE + DESC,
-    avail: BASE + AVAIL,
-    used: BASE + USED,
-    memory,
-    eventIdx: true,
-    indirect: task.indirect,
-    onInterrupt: () => {},
-    onBroken: (reason) => {
-      throw new Error(reason)
-    },
-  })
-  if (made.queue === undefined) throw new Error(made.reason)
-  made.queue.enableNotification()
-  return made.queue
-}
-
 /** Sends at least so many chains, a full ring at a time; returns how many. */
 function run(chains: number): number {
   let done = 0
   while (done < chains) {
-    driver.fill()
+    driver.fill(driver.chains)
     drainQueue(queue, handle)
     done += driver.reap()
+    driver.enableInterrupt()
   }
   return done
 }

@@ -84,7 +84,7 @@ export class MmioDriver extends VirtioDriver {
   }
 
   notify(index: number): void {
-    void this.write32(MMIO.QUEUE_NOTIFY, index)
+    void this.write32(MMIO.QUEUE_NOTIFY, this.notification(index, index))
   }
 
   /** Reads InterruptStatus and acknowledges what it shows, as an interrupt handler does. */

@@ -13,7 +13,7 @@ export const STATUS = {
   FAILED: 128,
 } as const
 
-/** 6 Reserved feature bits, as masks: bits 28, 29, 32, 34, 35, 38 and 40. */
+/** 6 Reserved feature bits, as masks: bits 28, 29, 32, 34, 35 and 38 to 40. */
 export const FEATURE = {
   RING_INDIRECT_DESC: 0x1000_0000n,
   RING_EVENT_IDX: 0x2000_0000n,
@@ -21,6 +21,7 @@ export const FEATURE = {
   RING_PACKED: 0x4_0000_0000n,
   IN_ORDER: 0x8_0000_0000n,
   NOTIFICATION_DATA: 0x40_0000_0000n,
+  NOTIF_CONFIG_DATA: 0x80_0000_0000n,
   RING_RESET: 0x100_0000_0000n,
 } as const
 

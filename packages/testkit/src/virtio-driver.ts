@@ -109,6 +109,13 @@ export abstract class VirtioDriver implements TransportDriver {
     return ring
   }
 
+  /** 2.9: what a notification says of a queue that goes by `name`; with NOTIFICATION_DATA also where its next chain goes. */
+  protected notification(index: number, name: number): number {
+    if ((this.features & FEATURE.NOTIFICATION_DATA) === 0n) return name
+    const next = this.packedRings[index]?.availPosition ?? this.rings[index]?.availIndex ?? 0
+    return (name & 0xffff) + next * 0x1_0000
+  }
+
   #ringOptions(size: number): SplitRingOptions & PackedRingOptions {
     return {
       memory: this.memory,

@@ -147,10 +147,10 @@ export class PciTransportDriver extends VirtioDriver {
     const exists = this.queueSizeMax(index) > 0
     const slot = exists ? this.readCommon(COMMON.QUEUE_NOTIFY_OFF, 2) : index
     const offset = this.#notify.offset + slot * this.#notifyMultiplier
-    const next = this.packedRings[index]?.availPosition ?? this.rings[index]?.availIndex ?? 0
-    const withData = (this.features & FEATURE.NOTIFICATION_DATA) !== 0n
-    const value = withData ? (index & 0xffff) + next * 0x10000 : index & 0xffff
-    void this.access.writeBar(this.#notify.bar, offset, withData ? 4 : 2, value)
+    const hasName = exists && (this.features & FEATURE.NOTIF_CONFIG_DATA) !== 0n
+    const name = hasName ? this.readCommon(COMMON.QUEUE_NOTIF_CONFIG_DATA, 2) : index
+    const width = (this.features & FEATURE.NOTIFICATION_DATA) === 0n ? 2 : 4
+    void this.access.writeBar(this.#notify.bar, offset, width, this.notification(index, name & 0xffff))
   }
 
   /** With MSI-X the vectors tell the cause; else a read of the ISR status tells and acknowledges it. */

@@ -41,6 +41,7 @@ export const QUEUE_NOTIFY_OFF = 0x1e
 export const QUEUE_DESC = 0x20
 export const QUEUE_DRIVER = 0x28
 export const QUEUE_DEVICE = 0x30
+export const QUEUE_NOTIF_CONFIG_DATA = 0x38
 export const QUEUE_RESET = 0x3a
 export const COMMON_CFG_BYTES = 0x40
 

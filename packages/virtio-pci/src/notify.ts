@@ -4,8 +4,8 @@ import { NOTIFY_MULTIPLIER } from "./constants.js"
 /**
  * The notification structure (4.1.4.4): an address for each queue, whatever is written there.
  *
- * The address says all: with or without VIRTIO_F_NOTIFICATION_DATA, in 16 or in 32 bits, a write is one notification, so
- * that a doorbell of any width serves all of them without an exit.
+ * The address says all: with or without VIRTIO_F_NOTIFICATION_DATA and VIRTIO_F_NOTIF_CONFIG_DATA, in 16 or in 32 bits, a
+ * write is one notification, so that a doorbell of any width serves all of them without an exit.
  */
 export class NotifyStructure implements AcceleratedBusDevice {
   readonly name: string

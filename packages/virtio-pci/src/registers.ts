@@ -23,6 +23,9 @@ const WRITE_WIDTHS: ReadonlyMap<number, AccessSize> = new Map<number, AccessSize
   [reg.QUEUE_RESET, 2],
 ])
 
+/** VIRTIO_F_NOTIF_CONFIG_DATA as the number of its bit. */
+const NOTIF_CONFIG_DATA = 39
+
 /** What the driver selected. */
 export interface Selectors {
   deviceFeature: number
@@ -102,7 +105,8 @@ export class PciRegisters implements AcceleratedBusDevice {
   /** bad-input #3: of a queue that is not there all read as 0, the vector as NO_VECTOR. */
   #refreshQueue(index: number): void {
     const file = this.#file
-    const queue = this.#core.queueConfig(index)
+    const core = this.#core
+    const queue = core.queueConfig(index)
     file.set16(reg.QUEUE_SIZE, queue?.size ?? 0)
     file.set16(reg.QUEUE_MSIX_VECTOR, this.#interrupts.queueVector(index))
     file.set16(reg.QUEUE_ENABLE, queue?.ready ? 1 : 0)
@@ -113,6 +117,9 @@ export class PciRegisters implements AcceleratedBusDevice {
     file.set(reg.QUEUE_DRIVER + 4, queue?.addressHalf("avail", 1) ?? 0)
     file.set(reg.QUEUE_DEVICE, queue?.addressHalf("used", 0) ?? 0)
     file.set(reg.QUEUE_DEVICE + 4, queue?.addressHalf("used", 1) ?? 0)
+    // 4.1.4.3: there with VIRTIO_F_NOTIF_CONFIG_DATA only. The address says which queue it is: any value would do.
+    const hasNotifyData = core.features.driverHas(NOTIF_CONFIG_DATA) && queue !== undefined
+    file.set16(reg.QUEUE_NOTIF_CONFIG_DATA, hasNotifyData ? index : 0)
     file.set16(reg.QUEUE_RESET, queue?.resetting === undefined ? 0 : 1)
   }
 

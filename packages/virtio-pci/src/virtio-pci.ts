@@ -16,6 +16,7 @@ import {
   ringOffers,
   TransportCore,
   type TransportEvents,
+  VIRTIO_F_NOTIF_CONFIG_DATA,
   VIRTIO_F_NOTIFICATION_DATA,
 } from "@virtkit/virtio"
 import { CfgAccess } from "./cfg-access.js"
@@ -169,7 +170,7 @@ export class VirtioPci implements PciFunction {
       get memory() {
         return memory()
       },
-      features: VIRTIO_F_NOTIFICATION_DATA | ringOffers(options),
+      features: VIRTIO_F_NOTIFICATION_DATA | VIRTIO_F_NOTIF_CONFIG_DATA | ringOffers(options),
       events: this.#events(),
       onError: options.onError,
       onNeedsReset: options.onNeedsReset,

@@ -24,7 +24,7 @@ for (const options of [
     transportConformance(
       { describe, it, expect },
       {
-        features: FEATURE.NOTIFICATION_DATA,
+        features: FEATURE.NOTIFICATION_DATA | FEATURE.NOTIF_CONFIG_DATA,
         setup: (device: VirtioDevice, setup) => busMachine(device, { ...options, ...setup }),
       },
     )

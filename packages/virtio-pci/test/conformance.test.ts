@@ -8,7 +8,7 @@ for (const msix of [true, false]) {
       transportConformance(
         { describe, it, expect },
         {
-          features: FEATURE.NOTIFICATION_DATA,
+          features: FEATURE.NOTIFICATION_DATA | FEATURE.NOTIF_CONFIG_DATA,
           setup: (device, options) => setup({ device: device as EchoDevice, msix, pages, ...options }),
         },
       )

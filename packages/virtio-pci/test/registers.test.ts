@@ -398,12 +398,43 @@ describe("notifications (4.1.4.4)", () => {
     expect(device.calls).toEqual(["activate", "notify 1", "reset", "activate"])
   })
 
-  it("with VIRTIO_F_NOTIFICATION_DATA and without", async () => {
-    for (const features of [FEATURE.VERSION_1, FEATURE.VERSION_1 | FEATURE.NOTIFICATION_DATA]) {
-      const { driver } = setup()
-      await driver.start({ features })
-      expect(driver.features).toBe(features)
-      for (let i = 0; i < 40; i++) expect((await driver.request(1, echo)).written).toBe(1)
+  const { VERSION_1, NOTIFICATION_DATA, NOTIF_CONFIG_DATA, RING_PACKED } = FEATURE
+  it.each([0n, NOTIFICATION_DATA, NOTIF_CONFIG_DATA, NOTIFICATION_DATA | NOTIF_CONFIG_DATA])(
+    "say the queue and, with VIRTIO_F_NOTIFICATION_DATA, where its next chain goes: feature bits %i",
+    async (bits) => {
+      for (const ring of [0n, RING_PACKED]) {
+        const { driver, slot } = setup({ packed: true })
+        const written: [size: number, value: number][] = []
+        const writeBar = slot.writeBar.bind(slot)
+        slot.writeBar = (bar, offset, size, value) => {
+          if (offset >= 0x2000) written.push([size, value])
+          return writeBar(bar, offset, size, value)
+        }
+        await driver.start({ features: VERSION_1 | ring | bits, queueSize: 8 })
+        expect(driver.features).toBe(VERSION_1 | ring | bits)
+        for (let i = 0; i < 11; i++) expect((await driver.request(1, echo)).written).toBe(1)
+        // Chains of two descriptors: a packed ring is in its third lap.
+        const next = ring === 0n ? 11 : (22 % 8) | 0x8000
+        const last = (bits & NOTIFICATION_DATA) === 0n ? [2, 1] : [4, 1 + next * 0x1_0000]
+        expect([written.length, written.at(-1)]).toEqual([11, last])
+      }
+    },
+  )
+
+  it("say a name of the queue that the driver reads with VIRTIO_F_NOTIF_CONFIG_DATA only", async () => {
+    for (const bits of [0n, NOTIF_CONFIG_DATA]) {
+      const { driver } = setup({ queueMaxSizes: [8, 8, 8] })
+      await driver.begin()
+      driver.selectQueue(1)
+      expect(driver.readCommon(COMMON.QUEUE_NOTIF_CONFIG_DATA, 2)).toBe(0)
+      driver.negotiate(VERSION_1 | bits)
+      const names = [0, 1, 2, 3, 0xffff].map((queue) =>
+        driver.readQueue(queue, COMMON.QUEUE_NOTIF_CONFIG_DATA),
+      )
+      expect(names).toEqual(bits === 0n ? [0, 0, 0, 0, 0] : [0, 1, 2, 0, 0])
+      driver.selectQueue(1)
+      void driver.writeCommon(COMMON.QUEUE_NOTIF_CONFIG_DATA, 2, 7)
+      expect(driver.readCommon(COMMON.QUEUE_NOTIF_CONFIG_DATA, 2)).toBe(names[1])
     }
   })
 })

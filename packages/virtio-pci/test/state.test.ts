@@ -40,7 +40,7 @@ describe("state and restore", () => {
     ])
     expect(reader.readCommon(COMMON.QUEUE_MSIX_VECTOR, 2)).toBe(2)
     expect(BigInt(reader.readCommon(COMMON.DEVICE_FEATURE, 4)) << 32n).toBe(
-      FEATURE.VERSION_1 | FEATURE.NOTIFICATION_DATA,
+      FEATURE.VERSION_1 | FEATURE.NOTIFICATION_DATA | FEATURE.NOTIF_CONFIG_DATA,
     )
     expect([reader.readConfigAt(0, 1), reader.configGeneration]).toEqual([0x33, 1])
     resumed.device.context?.updateConfig(() => {})

@@ -13,6 +13,8 @@ export const VIRTIO_F_VERSION_1: bigint = 0x1_0000_0000n
 
 /** Feature bit 38: notifications may say how far the driver got. */
 export const VIRTIO_F_NOTIFICATION_DATA: bigint = 0x40_0000_0000n
+/** Feature bit 39: notifications name the queue by a number that the device chose; virtio-pci only. */
+export const VIRTIO_F_NOTIF_CONFIG_DATA: bigint = 0x80_0000_0000n
 /** Feature bit 40: queues can be reset one by one (2.6.1). */
 export const VIRTIO_F_RING_RESET: bigint = 0x100_0000_0000n
 
@@ -55,6 +57,9 @@ export const VIRTIO_MMIO_SHM_BASE_HIGH = 0x0bc
 export const VIRTIO_MMIO_QUEUE_RESET = 0x0c0
 export const VIRTIO_MMIO_CONFIG_GENERATION = 0x0fc
 export const VIRTIO_MMIO_CONFIG = 0x100
+
+/** 4.2.2: with VIRTIO_F_NOTIFICATION_DATA the lower half of QueueNotify is the queue, the rest where the driver got to. */
+export const VIRTIO_MMIO_NOTIFY_QUEUE = 0xffff
 
 /** Bytes of the register window: one page, device configuration space to its end. */
 export const VIRTIO_MMIO_BYTES = 0x1000

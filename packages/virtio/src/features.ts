@@ -94,6 +94,11 @@ export class FeatureNegotiation {
     return this.isOffered(this.driver) && (this.driver & VIRTIO_F_VERSION_1) !== 0n
   }
 
+  /** Whether the driver wrote bit `number`; no BigInt. */
+  driverHas(number: number): boolean {
+    return ((this.driverWord(number >>> 5) >>> (number & 31)) & 1) !== 0
+  }
+
   isOffered(features: bigint): boolean {
     return (features & ~this.offered) === 0n
   }

@@ -22,11 +22,19 @@ export interface VirtioMmioOptions extends RingOffers {
   readonly memory: GuestMemory
   /** Raised for used buffers and configuration changes; edge-triggered. */
   readonly interrupt: Interrupt
+  /**
+   * Offer VIRTIO_F_NOTIFICATION_DATA. Default false: the kernel cannot match doorbells by such values, so that each
+   * notification is an exit.
+   */
+  readonly notificationData?: boolean
   /** The device broke its contract (it threw, or its reset rejected): a bug of the host. Must not throw. */
   readonly onError?: (error: Error) => void
   /** DEVICE_NEEDS_RESET was set, mostly because the driver broke the rules. Must not throw. */
   readonly onNeedsReset?: (reason: string) => void
 }
+
+/** VIRTIO_F_NOTIFICATION_DATA as the number of its bit. */
+const NOTIFICATION_DATA = 38
 
 /** Saved state of the transport and all that is behind it. */
 export interface VirtioMmioState {
@@ -70,7 +78,7 @@ export class VirtioMmio implements AcceleratedBusDevice, Stateful {
     this.#core = new TransportCore({
       device,
       memory: options.memory,
-      features: ringOffers(options),
+      features: ringOffers(options) | (options.notificationData ? reg.VIRTIO_F_NOTIFICATION_DATA : 0n),
       events: this.#events(),
       onError: options.onError,
       onNeedsReset: options.onNeedsReset,
@@ -154,7 +162,7 @@ export class VirtioMmio implements AcceleratedBusDevice, Stateful {
     const core = this.#core
     switch (offset) {
       case reg.VIRTIO_MMIO_QUEUE_NOTIFY:
-        core.notify(value)
+        core.notify(core.features.driverHas(NOTIFICATION_DATA) ? value & reg.VIRTIO_MMIO_NOTIFY_QUEUE : value)
         break
       case reg.VIRTIO_MMIO_INTERRUPT_ACK:
         this.#setInterruptStatus(this.#interruptStatus & ~value)

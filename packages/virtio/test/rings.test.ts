@@ -1,4 +1,4 @@
-import { EchoDevice, FakeInterrupt, FEATURE, MmioDriver, STATUS, TestMemory } from "@virtkit/testkit"
+import { EchoDevice, FakeInterrupt, FEATURE, MMIO, MmioDriver, STATUS, TestMemory } from "@virtkit/testkit"
 import { VirtioMmio } from "@virtkit/virtio"
 import { describe, expect, it } from "vitest"
 
@@ -52,6 +52,46 @@ describe.each(CASES)("rings that a transport offers, packed $packed, in order $i
       }
     },
   )
+
+  it("have any size from 1 to 32768, split ones powers of two", async () => {
+    for (const size of offers.packed ? [1, 3, 100, 32767, 32768] : [1, 2, 64, 32768]) {
+      const memory = new TestMemory({ regions: [{ guestAddress: 0, size: 4 << 20 }] })
+      const device = new EchoDevice({ queueMaxSizes: [32768] })
+      const transport = new VirtioMmio({ device, memory, interrupt: new FakeInterrupt(), ...offers })
+      const driver = new MmioDriver({ device: transport, memory })
+      await driver.start({ features: ALL, queueSize: size })
+      expect(device.context?.queues[0]?.size).toBe(size)
+      for (let round = 0; round < 4; round++) {
+        const chain = await driver.request(0, { readable: [], writable: [1] })
+        expect([size, chain.written]).toEqual([size, 0])
+      }
+    }
+  })
+
+  it("are told of with VIRTIO_F_NOTIFICATION_DATA how far the driver got", async () => {
+    const device = new EchoDevice()
+    const memory = new TestMemory()
+    const interrupt = new FakeInterrupt()
+    const transport = new VirtioMmio({ device, memory, interrupt, notificationData: true, ...offers })
+    const driver = new MmioDriver({ device: transport, memory })
+    const notified: number[] = []
+    const write = transport.write.bind(transport)
+    transport.write = (offset, size, value) => {
+      if (offset === MMIO.QUEUE_NOTIFY) notified.push(value)
+      return write(offset, size, value)
+    }
+    for (const data of [FEATURE.NOTIFICATION_DATA, 0n]) {
+      await driver.start({ features: FEATURE.VERSION_1 | FEATURE.RING_PACKED | data, queueSize: 8 })
+      const request = { readable: [Uint8Array.of(1)], writable: [1] }
+      for (let i = 0; i < 3; i++) expect((await driver.request(1, request)).written).toBe(1)
+      const next = offers.packed ? 0x8006 : 3
+      expect(notified.splice(0)[2]).toBe(data === 0n ? 1 : 1 + next * 0x1_0000)
+    }
+    // Without it the value is the queue, all of it (bad-input #4).
+    device.calls.length = 0
+    transport.write(MMIO.QUEUE_NOTIFY, 4, 0x1_0001)
+    expect(device.calls).toEqual([])
+  })
 
   it("go on from a saved state", async () => {
     const { driver, transport, memory } = setup()
