@@ -1,9 +1,9 @@
 import type { DeviceContext } from "@virtkit/interface"
+import type { Limiter } from "@virtkit/virtqueue"
 import type { NetBackend } from "./backend.js"
 import type { Capture } from "./capture.js"
 import type { NetCounters } from "./counters.js"
 import type { ReceiveFilter } from "./filter.js"
-import type { Limiter } from "./limiter.js"
 
 /** What the queues of an activated device share. */
 export interface NetCore {

@@ -1,5 +1,6 @@
 import { EventEmitter } from "node:events"
 import { type DeviceContext, StateError, type VirtioDevice } from "@virtkit/interface"
+import { Limiter } from "@virtkit/virtqueue"
 import type { NetBackend } from "./backend.js"
 import type { Capture, CaptureFile } from "./capture.js"
 import { type NetConfig, netConfigSpace, netFeatures, setStatus } from "./config.js"
@@ -20,10 +21,9 @@ import { ControlQueue } from "./control-queue.js"
 import type { NetCore } from "./core.js"
 import { type NetCounters, newCounters } from "./counters.js"
 import { ReceiveFilter } from "./filter.js"
-import { Limiter } from "./limiter.js"
 import { formatMac } from "./mac.js"
 import { GUEST_OFFLOAD_FEATURES, receiveOffloads, transmitOffloads } from "./offloads.js"
-import type { RateLimit } from "./rate.js"
+import { type RateLimit, rateOf } from "./rate.js"
 import { ReceiveQueue } from "./receive.js"
 import { Session } from "./session.js"
 import { filterState, type NetState, parseNetState, restoreFilter } from "./state.js"
@@ -93,8 +93,8 @@ export class NetDevice extends EventEmitter<NetEvents> implements VirtioDevice {
     this.#backendUp = backend.info.linkUp
     this.#ownCapture = options.capture
     this.#capture = options.capture
-    this.#receiveLimiter = new Limiter(options.receiveLimit, () => this.#resumeReceiving())
-    this.#transmitLimiter = new Limiter(options.transmitLimit, () => this.#resumeTransmitting())
+    this.#receiveLimiter = new Limiter(rateOf(options.receiveLimit), () => this.#resumeReceiving())
+    this.#transmitLimiter = new Limiter(rateOf(options.transmitLimit), () => this.#resumeTransmitting())
     setStatus(this.config, VIRTIO_NET_S_LINK_UP, this.linkUp)
   }
 
@@ -121,8 +121,8 @@ export class NetDevice extends EventEmitter<NetEvents> implements VirtioDevice {
 
   /** Changes the rate limits while the guest runs; undefined: none. */
   setLimits(limits: { receive?: RateLimit | undefined; transmit?: RateLimit | undefined }): void {
-    if ("receive" in limits) this.#receiveLimiter.set(limits.receive)
-    if ("transmit" in limits) this.#transmitLimiter.set(limits.transmit)
+    if ("receive" in limits) this.#receiveLimiter.set(rateOf(limits.receive))
+    if ("transmit" in limits) this.#transmitLimiter.set(rateOf(limits.transmit))
   }
 
   /** From now on copies of all frames go to `capture`, those of before no more. Undefined: none. */

@@ -7,6 +7,7 @@ export {
 } from "./constants.js"
 export { createQueue } from "./create-queue.js"
 export { type DrainResult, drainQueue } from "./drain.js"
+export { Limiter } from "./limiter.js"
 export {
   type CreateQueueResult,
   type DeviceQueue,
@@ -15,5 +16,6 @@ export {
   type RingFeatures,
   ringFeatures,
 } from "./options.js"
+export { type Rate, TokenBuckets } from "./rate.js"
 export { isQueueSize } from "./ring-layout.js"
 export type { QueueState, SavedChain } from "./state.js"

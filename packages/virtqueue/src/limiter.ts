@@ -1,18 +1,18 @@
-import { type RateLimit, TokenBuckets } from "./rate.js"
+import { type Rate, TokenBuckets } from "./rate.js"
 
-/** The rate limit of one direction of a device, with the timer that lets the queues go on. */
+/** The rate limit of a device, or of one direction of it, with the timer that lets its queues go on. */
 export class Limiter {
   readonly #resume: () => void
   #buckets: TokenBuckets | undefined
   #timer: NodeJS.Timeout | undefined
 
-  /** `resume` is called when frames may pass again after {@link allowance} returned 0. */
-  constructor(limit: RateLimit | undefined, resume: () => void) {
+  /** `resume` is called when something may pass again after {@link allowance} returned 0. */
+  constructor(limit: Rate | undefined, resume: () => void) {
     this.#resume = resume
     this.set(limit)
   }
 
-  set(limit: RateLimit | undefined): void {
+  set(limit: Rate | undefined): void {
     this.#buckets = limit === undefined ? undefined : new TokenBuckets(limit, performance.now())
     if (this.#timer === undefined) return
     this.stop()
@@ -23,22 +23,27 @@ export class Limiter {
     return this.#buckets !== undefined
   }
 
-  /** How many packets may pass now. When 0, `resume` follows. */
+  /** How many units may pass now. When 0, `resume` follows. */
   allowance(): number {
     if (this.#buckets === undefined) return Number.POSITIVE_INFINITY
     const allowed = this.#buckets.allowance(performance.now())
-    if (allowed > 0 || this.#timer !== undefined) return allowed
-    this.#timer = setTimeout(() => {
-      this.#timer = undefined
-      this.#resume()
-    }, this.#buckets.wait())
-    // What keeps the process alive is the VM that runs.
-    this.#timer.unref()
-    return 0
+    if (allowed < 1 && this.#timer === undefined) this.#arm(this.#buckets)
+    return allowed
   }
 
-  take(bytes: number, packets: number): void {
-    this.#buckets?.take(bytes, packets)
+  #arm(buckets: TokenBuckets): void {
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined
+      // Timers may be early by a part of a millisecond.
+      if (buckets.allowance(performance.now()) < 1) this.#arm(buckets)
+      else this.#resume()
+    }, buckets.wait())
+    // What keeps the process alive is the VM that runs.
+    this.#timer.unref()
+  }
+
+  take(bytes: number, units: number): void {
+    this.#buckets?.take(bytes, units)
   }
 
   stop(): void {
