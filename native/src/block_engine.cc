@@ -132,7 +132,7 @@ class BlockEngine : public Napi::ObjectWrap<BlockEngine> {
   }
 
   bool ReadNow(IoJob& job, uint64_t& budget) {
-    if (job.op != IoOp::kRead || !readNow_) return false;
+    if (job.op != IoOp::kRead || !readNow_ || (job.flags & kIoFlagWaits) != 0) return false;
     uint64_t bytes = 0;
     for (const iovec& segment : job.segments) bytes += segment.iov_len;
     if (bytes > budget) return false;

@@ -16,6 +16,8 @@ constexpr uint8_t kIoOpLast = 4;
 constexpr uint8_t kIoFlagSync = 1;
 // Zeroed ranges may lose their disk space.
 constexpr uint8_t kIoFlagUnmap = 2;
+// A read that waits for the disk whatever the page cache has (O_DIRECT): never on the submitting thread.
+constexpr uint8_t kIoFlagWaits = 4;
 
 struct IoJob {
   IoOp op = IoOp::kRead;

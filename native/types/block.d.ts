@@ -26,7 +26,10 @@ export declare class BlockEngine {
 
   /** Operation number. */
   readonly ops: Uint8Array
-  /** Bit 0: durable before it completes. Bit 1: zeroed ranges may be deallocated. */
+  /**
+   * Bit 0: durable before it completes. Bit 1: zeroed ranges may be deallocated. Bit 2: a read that waits for the disk
+   * (O_DIRECT), so that it is left to a thread.
+   */
   readonly flags: Uint8Array
   readonly fds: Int32Array
   /** Bytes from the start of the file. */
