@@ -32,6 +32,12 @@ const needs = [
     targets: guest,
     present: () => has("mke2fs") && has("e2fsck"),
   },
+  {
+    package: "qemu-utils",
+    why: "judges qcow2 images",
+    targets: ["test"],
+    present: () => has("qemu-img") && has("qemu-io"),
+  },
   { package: "acpica-tools", why: "checks ACPI tables", targets: ["test"], present: () => has("iasl") },
   {
     package: "pciutils",

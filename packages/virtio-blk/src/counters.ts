@@ -11,6 +11,8 @@ export interface BlockCounters {
   failed: number
   /** Chains with no room for a header and a status. */
   malformed: number
+  /** Times that a queue had to wait for the rate limit. */
+  limited: number
   /** Errno of the last error of the host; 0 when there was none. */
   lastErrno: number
 }
@@ -25,6 +27,7 @@ export function newCounters(): BlockCounters {
     ranges: 0,
     failed: 0,
     malformed: 0,
+    limited: 0,
     lastErrno: 0,
   }
 }

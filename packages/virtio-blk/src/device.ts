@@ -1,4 +1,5 @@
 import { ConfigError, type DeviceContext, StateError, type VirtioDevice } from "@virtkit/interface"
+import { Limiter } from "@virtkit/virtqueue"
 import type { BlockBackend } from "./backend.js"
 import { blockConfig, blockFeatures, setCapacity } from "./config.js"
 import {
@@ -13,14 +14,16 @@ import {
 } from "./constants.js"
 import { type BlockCounters, newCounters } from "./counters.js"
 import { Executor } from "./executor.js"
+import { type BlockLimits, rateOf } from "./limits.js"
 import type { DiskLimits } from "./request.js"
 import { type BlockState, parseBlockState } from "./state.js"
 
 /**
  * When written data is durable: with "writeback" when the guest flushes it, with "writethrough" when the write completes
- * (unless the driver chooses write-back), with "unsafe" when the host pleases: flushes do nothing.
+ * (unless the driver chooses write-back), with "unsafe" when the host pleases: flushes do nothing. "direct" is "writeback"
+ * that goes past the host's page cache.
  */
-export type CacheMode = "writeback" | "writethrough" | "unsafe"
+export type CacheMode = "writeback" | "writethrough" | "unsafe" | "direct"
 
 export interface BlockDeviceOptions {
   readonly name: string
@@ -29,6 +32,7 @@ export interface BlockDeviceOptions {
   readonly queues: number
   readonly queueSize: number
   readonly serial: string
+  readonly limits: BlockLimits | undefined
 }
 
 /** The virtio block device (virtio 1.3, section 5.2). Made by `block`. */
@@ -45,6 +49,7 @@ export class BlockDevice implements VirtioDevice {
   readonly #cache: CacheMode
   readonly #id: Uint8Array = new Uint8Array(ID_BYTES)
   readonly #limits: DiskLimits
+  readonly #limiter: Limiter
   #context: DeviceContext | undefined
   #executor: Executor | undefined
   #closed: Promise<void> | undefined
@@ -60,6 +65,7 @@ export class BlockDevice implements VirtioDevice {
     // 5.2.4: seg_max counts the data segments; header and status need a descriptor each.
     const segMax = Math.max(1, Math.min(queueSize - 2, 254))
     this.config = blockConfig(backend.info, queues, segMax, options.cache !== "writethrough")
+    this.#limiter = new Limiter(rateOf(options.name, options.limits), () => this.#executor?.resume())
     this.#id.set(new TextEncoder().encode(options.serial).subarray(0, ID_BYTES))
     this.#limits = {
       capacity: backend.info.size / SECTOR_BYTES,
@@ -103,6 +109,7 @@ export class BlockDevice implements VirtioDevice {
       context,
       limits: this.#limits,
       counters: this.#counters,
+      limiter: this.#limiter,
       depth: this.queueMaxSizes.reduce((sum, size) => sum + size, 0),
       id: this.#id,
     })
@@ -120,6 +127,7 @@ export class BlockDevice implements VirtioDevice {
 
   async reset(): Promise<void> {
     this.#executor?.stop()
+    this.#limiter.stop()
     this.#executor = undefined
     this.#context = undefined
     this.config[CONFIG.writeback] = this.#cache === "writethrough" ? 0 : 1
@@ -152,6 +160,11 @@ export class BlockDevice implements VirtioDevice {
     const update = () => setCapacity(this.config, bytes)
     if (this.#context === undefined) update()
     else this.#context.updateConfig(update)
+  }
+
+  /** Changes the rate limits, or ends them. Throws ConfigError. */
+  setLimits(limits: BlockLimits | undefined): void {
+    this.#limiter.set(rateOf(this.name, limits))
   }
 
   state(): BlockState {

@@ -1,5 +1,5 @@
 import type { Chain, DeviceContext, GuestMemory, Queue } from "@virtkit/interface"
-import { drainQueue } from "@virtkit/virtqueue"
+import { drainQueue, type Limiter } from "@virtkit/virtqueue"
 import {
   BLOCK_DISCARD,
   BLOCK_FLUSH,
@@ -37,6 +37,8 @@ export interface ExecutorOptions {
   /** Kept up to date by the device. */
   readonly limits: DiskLimits
   readonly counters: BlockCounters
+  /** Of all queues; it makes them go on by `resume`. */
+  readonly limiter: Limiter
   /** Most requests in flight: the largest sizes of all queues together. */
   readonly depth: number
   /** 20 bytes, the answer to GET_ID. */
@@ -57,6 +59,7 @@ export class Executor implements BlockSession {
   readonly #context: DeviceContext
   readonly #limits: DiskLimits
   readonly #counters: BlockCounters
+  readonly #limiter: Limiter
   readonly #id: Uint8Array
   readonly #bytesPerTurn: number
   /** By queue, made once: what drains it, and what comes back to it in a later turn. */
@@ -76,6 +79,8 @@ export class Executor implements BlockSession {
   #active = true
   #turnBytes = 0
   #toCommit = false
+  /** The last drain ended because of the rate limit: its timer brings the queue back, not the next turn. */
+  #limited = false
 
   readonly #header = new DataView(new ArrayBuffer(HEADER_BYTES))
   readonly #headerBytes = new Uint8Array(this.#header.buffer)
@@ -92,6 +97,7 @@ export class Executor implements BlockSession {
     this.#context = context
     this.#limits = options.limits
     this.#counters = options.counters
+    this.#limiter = options.limiter
     this.#id = options.id
     this.#bytesPerTurn = backend.info.bytesPerTurn
     this.memory = context.memory
@@ -145,10 +151,16 @@ export class Executor implements BlockSession {
     const queue = this.#context.queues[index]
     if (!this.#active || queue === undefined || this.#deferred[index]) return
     this.#turnBytes = 0
+    this.#limited = false
     const result = drainQueue(queue, this.#handlers[index]!)
     this.#backend.commit()
     this.#flush()
-    if (result !== "empty") this.#defer(index)
+    if (result !== "empty" && !this.#limited) this.#defer(index)
+  }
+
+  /** The rate limit lets requests pass again. */
+  resume(): void {
+    for (const queue of this.#context.queues) if (queue !== undefined) this.notify(queue.index)
   }
 
   #defer(index: number): void {
@@ -196,6 +208,11 @@ export class Executor implements BlockSession {
     const queue = this.#context.queues[index]
     if (queue === undefined || this.inFlight === this.depth) return false
     if (this.#bytesPerTurn > 0 && this.#turnBytes >= this.#bytesPerTurn) return false
+    if (this.#limiter.limited && this.#limiter.allowance() < 1) {
+      this.#counters.limited++
+      this.#limited = true
+      return false
+    }
     // There is no header to read, or nowhere to put a status (bad-input #20).
     if (chain.readableBytes < HEADER_BYTES || chain.writableBytes < 1) {
       this.#counters.malformed++
@@ -233,6 +250,7 @@ export class Executor implements BlockSession {
       return
     }
     this.#turnBytes += slot.length
+    this.#limiter.take(slot.count > 0 ? slot.length : 0, 1)
     this.#backend.submit(slot)
   }
 

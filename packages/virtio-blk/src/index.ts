@@ -1,6 +1,9 @@
 import { ConfigError } from "@virtkit/interface"
 import type { BlockBackend } from "./backend.js"
+import type { CreateQcow2Options } from "./backends/qcow2/create.js"
+import type { Qcow2Info } from "./backends/qcow2/inspect.js"
 import { BlockDevice, type CacheMode } from "./device.js"
+import { type BlockLimits, rateOf } from "./limits.js"
 
 export {
   BLOCK_DISCARD,
@@ -14,8 +17,13 @@ export {
   type BlockSession,
 } from "./backend.js"
 export { type MemoryDisk, type MemoryDiskOptions, memoryDisk } from "./backends/memory.js"
+export type { CreateQcow2Options } from "./backends/qcow2/create.js"
+export { ImageError } from "./backends/qcow2/errors.js"
+export type { Qcow2Info } from "./backends/qcow2/inspect.js"
+export type { Qcow2Snapshot } from "./backends/qcow2/snapshots.js"
 export type { BlockCounters } from "./counters.js"
 export type { BlockDevice, CacheMode } from "./device.js"
+export type { BlockLimits } from "./limits.js"
 export type { BlockState } from "./state.js"
 
 interface CommonOptions {
@@ -29,15 +37,22 @@ interface CommonOptions {
   queues?: number
   /** Largest size of each queue: a power of two from 4 to 1024. Default 256. */
   queueSize?: number
+  /** Default: no limits. */
+  limits?: BlockLimits
 }
 
 export interface BlockFileOptions extends CommonOptions {
-  /** A raw image file or a block device. Its size must be a multiple of 512 bytes. */
+  /** An image file or a block device. The size of the disk must be a multiple of 512 bytes. */
   path: string
   /** Default false. A writable disk is locked against every other use, a read-only one against writers. */
   readonly?: boolean
-  /** Format of the image, never guessed. Only "raw" so far. */
-  format?: "raw"
+  /** Format of the image, never guessed. Default "raw". */
+  format?: "raw" | "qcow2"
+  /**
+   * Of a qcow2 image: the files that it, and what it is laid over, may name as backing files, and folders whose files they
+   * may be. Default: none; an image with a backing file is refused then.
+   */
+  backing?: readonly string[]
 }
 
 export interface BlockBackendOptions extends CommonOptions {
@@ -53,8 +68,10 @@ export async function block(options: BlockOptions): Promise<BlockDevice> {
   if (new TextEncoder().encode(serial).length > 20) {
     throw new ConfigError(`serial number "${serial}" of disk ${name} is longer than 20 bytes`)
   }
-  if (cache !== "writeback" && cache !== "writethrough" && cache !== "unsafe") {
-    throw new ConfigError(`cache of disk ${name} must be writeback, writethrough or unsafe, not "${cache}"`)
+  if (cache !== "writeback" && cache !== "writethrough" && cache !== "unsafe" && cache !== "direct") {
+    throw new ConfigError(
+      `cache of disk ${name} must be writeback, writethrough, direct or unsafe, not "${cache}"`,
+    )
   }
   if (!Number.isInteger(queues) || queues < 1 || queues > 64) {
     throw new ConfigError(`disk ${name} can have 1 to 64 queues, not ${queues}`)
@@ -69,16 +86,38 @@ export async function block(options: BlockOptions): Promise<BlockDevice> {
       `disk ${name} would have ${queues} queues of ${queueSize}; 32768 requests is the most`,
     )
   }
+  const { limits } = options
+  rateOf(name, limits)
   const backend = "backend" in options ? options.backend : await openFile(options, queues * queueSize)
-  return new BlockDevice({ name, serial, cache, queues, queueSize, backend })
+  return new BlockDevice({ name, serial, cache, queues, queueSize, backend, limits })
 }
 
 async function openFile(options: BlockFileOptions, depth: number): Promise<BlockBackend> {
-  const { path, format = "raw", readonly = false, cache } = options
+  const { path, format = "raw", readonly = false, cache, backing = [] } = options
   if (typeof path !== "string" || path === "") throw new ConfigError("a disk needs a path or a backend")
-  if (format !== "raw")
-    throw new ConfigError(`disk ${path}: format ${format} is not supported yet; convert it to raw`)
+  if (format !== "raw" && format !== "qcow2")
+    throw new ConfigError(`format of disk ${path} must be raw or qcow2, not "${format}"`)
+  if (format === "raw" && backing.length > 0)
+    throw new ConfigError(`disk ${path}: only qcow2 images have backing files`)
+  const unsafe = cache === "unsafe"
+  const direct = cache === "direct"
   // Loaded only here, so that disks in memory need no addon.
+  if (format === "qcow2") {
+    const { qcow2Backend } = await import("./backends/qcow2/index.js")
+    return qcow2Backend({ path, readonly, unsafe, direct, backing, depth })
+  }
   const { fileBackend } = await import("./backends/file.js")
-  return fileBackend({ path, readonly, unsafe: cache === "unsafe", depth })
+  return fileBackend({ path, readonly, unsafe, direct, depth })
+}
+
+/** Makes an empty qcow2 image, or an overlay. Throws ConfigError, or an error of the file system. */
+export async function createQcow2(options: CreateQcow2Options): Promise<void> {
+  const { createQcow2 } = await import("./backends/qcow2/create.js")
+  return createQcow2(options)
+}
+
+/** What the qcow2 image at `path`, which nobody writes to, says of itself. Throws ConfigError, ImageError, SystemError. */
+export async function inspectQcow2(path: string): Promise<Qcow2Info> {
+  const { inspectQcow2 } = await import("./backends/qcow2/inspect.js")
+  return inspectQcow2(path)
 }

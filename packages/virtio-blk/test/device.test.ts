@@ -476,7 +476,14 @@ describe("options", () => {
       { serial: "x".repeat(21) },
       `serial number "${"x".repeat(21)}" of disk blk is longer than 20 bytes`,
     )
-    await wrong({ cache: "none" }, 'cache of disk blk must be writeback, writethrough or unsafe, not "none"')
+    await wrong(
+      { cache: "none" },
+      'cache of disk blk must be writeback, writethrough, direct or unsafe, not "none"',
+    )
+    await wrong(
+      { limits: { bytesPerSecond: 0 } },
+      "disk blk: bytesPerSecond must be a positive number, not 0",
+    )
     await wrong({ queues: 0 }, "disk blk can have 1 to 64 queues, not 0")
     await wrong({ queueSize: 100 }, "queue size of disk blk must be a power of two from 4 to 1024, not 100")
     await wrong(

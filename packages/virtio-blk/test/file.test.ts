@@ -116,7 +116,6 @@ describe("file backend", () => {
     const d = await fileDisk()
     expect((await d.read(0, 512)).data).toEqual(image.subarray(0, 512))
     expect(d.device.config.slice(0, 4)).toEqual(new Uint8Array(Uint32Array.of(MiB / 512).buffer))
-    await expect(block({ path, format: "qcow2" as "raw" })).rejects.toThrow("not supported")
   })
 
   it("answers reads behind the end of a file that was cut off with an error", async () => {
@@ -206,9 +205,10 @@ describe("opening", () => {
       "no permission to write disk /sys/kernel/uevent_seqnum; change its owner or mode, or open it readonly",
     )
     expect(await message({ path: "" })).toBe("a disk needs a path or a backend")
-    expect(await message({ path, format: "qcow2" as "raw" })).toBe(
-      "disk F/D: format qcow2 is not supported yet; convert it to raw",
+    expect(await message({ path, format: "vmdk" as "raw" })).toBe(
+      'format of disk F/D must be raw or qcow2, not "vmdk"',
     )
+    expect(await message({ path, backing: ["/"] })).toBe("disk F/D: only qcow2 images have backing files")
     expect(readdirSync("/proc/self/fd").length).toBe(fds)
   })
 

@@ -11,7 +11,7 @@ import {
   type BlockRequest,
   type BlockSession,
 } from "../backend.js"
-import { imageInfo, type OpenedImage, openImage } from "./image.js"
+import { type DirectAccess, imageInfo, type OpenedImage, openDirect, openImage } from "./image.js"
 
 const EIO = 5
 const EFAULT = 14
@@ -23,25 +23,36 @@ const MAX_RANGE = 2 ** 30
 
 const FLAG_SYNC = 1
 const FLAG_UNMAP = 2
+const FLAG_WAITS = 4
 
 export interface FileBackendOptions {
   readonly path: string
   readonly readonly: boolean
   /** Never wait for the disk: a crash of the host may lose everything written since the start. */
   readonly unsafe: boolean
+  /** Past the page cache, where a request is aligned. */
+  readonly direct: boolean
   /** Most requests in flight. */
   readonly depth: number
 }
 
 /** A raw image file or a block device. Data goes between it and guest memory by system calls on other threads. */
 export async function fileBackend(options: FileBackendOptions): Promise<BlockBackend> {
-  return new FileBackend(await openImage(options.path, options.readonly), options)
+  const image = await openImage(options.path, options.readonly)
+  if (!options.direct) return new FileBackend(image, options, undefined)
+  try {
+    return new FileBackend(image, options, await openDirect(image))
+  } catch (error) {
+    await promisify(close)(image.fd)
+    throw error
+  }
 }
 
 class FileBackend implements BlockBackend {
   #info: BlockBackendInfo
   readonly #image: OpenedImage
   readonly #unsafe: boolean
+  readonly #direct: DirectAccess | undefined
   readonly #engine: BlockEngine
   /** By tag: what the engine was given, and how many bytes that must be. */
   readonly #requests: (BlockRequest | undefined)[]
@@ -53,8 +64,9 @@ class FileBackend implements BlockBackend {
   #whenIdle: (() => void)[] = []
   #closed: Promise<void> | undefined
 
-  constructor(image: OpenedImage, options: FileBackendOptions) {
+  constructor(image: OpenedImage, options: FileBackendOptions, direct: DirectAccess | undefined) {
     this.#image = image
+    this.#direct = direct
     this.#info = backendInfo(image)
     this.#unsafe = options.unsafe
     this.#requests = new Array<BlockRequest | undefined>(options.depth).fill(undefined)
@@ -95,6 +107,10 @@ class FileBackend implements BlockBackend {
       this.#session!.complete(request, EFAULT)
       return
     }
+    if (this.#direct !== undefined && this.#isAligned(request, this.#direct.align)) {
+      engine.fds[index] = this.#direct.fd
+      engine.flags[index]! |= FLAG_WAITS
+    }
     this.#requests[request.tag] = request
     this.#inFlight++
     this.#batched = index + 1
@@ -123,8 +139,24 @@ class FileBackend implements BlockBackend {
   }
 
   close(): Promise<void> {
-    this.#closed ??= this.#engine.close().then(() => promisify(close)(this.#image.fd))
+    this.#closed ??= this.#close()
     return this.#closed
+  }
+
+  async #close(): Promise<void> {
+    await this.#engine.close()
+    if (this.#direct !== undefined) await promisify(close)(this.#direct.fd)
+    await promisify(close)(this.#image.fd)
+  }
+
+  /** Whether a read or write may go past the page cache; its segments are those behind the batch's. */
+  #isAligned(request: BlockRequest, align: number): boolean {
+    if (request.count === 0 || request.offset % align !== 0) return false
+    const { segmentAddresses, segmentLengths } = this.#engine
+    for (let i = this.#batchedSegments; i < this.#batchedSegments + request.count; i++) {
+      if (segmentAddresses[i]! % align !== 0 || segmentLengths[i]! % align !== 0) return false
+    }
+    return true
   }
 
   /** Writes the memory segments behind those of the batch; false when the memory has no address for system calls. */

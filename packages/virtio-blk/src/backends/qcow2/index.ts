@@ -1,0 +1,31 @@
+import type { BlockBackend } from "../../backend.js"
+import { Qcow2Backend } from "./backend.js"
+import { isDirty } from "./image.js"
+import { openLayers } from "./layers.js"
+import { rebuildRefcounts } from "./rebuild.js"
+
+export interface Qcow2Options {
+  readonly path: string
+  readonly readonly: boolean
+  /** Never wait for the disk. */
+  readonly unsafe: boolean
+  /** Past the page cache, where a request is aligned. */
+  readonly direct: boolean
+  /** Files and folders that backing files may be. */
+  readonly backing: readonly string[]
+  /** Most requests in flight. */
+  readonly depth: number
+}
+
+/** A qcow2 image as a disk. Throws ConfigError, ImageError, SystemError. */
+export async function qcow2Backend(options: Qcow2Options): Promise<BlockBackend> {
+  const { readonly, unsafe, depth } = options
+  const { image, layers } = await openLayers(options)
+  try {
+    if (!readonly && isDirty(image.header)) await rebuildRefcounts(image)
+    return await Qcow2Backend.open({ image, layers, readonly, unsafe, depth })
+  } catch (error) {
+    for (const layer of layers) await layer.close()
+    throw error
+  }
+}
