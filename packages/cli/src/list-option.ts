@@ -90,6 +90,16 @@ export function countKey(list: ListOption, option: string, key: string): number 
   return Number(value)
 }
 
+/** A number from 1, which K, M and G make 2^10, 2^20 and 2^30 times as large; undefined when the key is absent. */
+export function amountKey(list: ListOption, option: string, key: string): number | undefined {
+  const value = list.keys.get(key)
+  if (value === undefined) return undefined
+  const [, digits, unit = ""] = (value !== true && /^([1-9]\d{0,11})([KMG]?)$/.exec(value)) || []
+  if (digits === undefined)
+    throw new UsageError(`${option} ${list.name}: ${key} must be a number from 1, such as 500 or 20M`)
+  return Number(digits) * 2 ** (10 * " KMG".indexOf(unit || " "))
+}
+
 /** A text that is not empty, or undefined when the key is absent. */
 export function textKey(list: ListOption, option: string, key: string): string | undefined {
   const value = list.keys.get(key)

@@ -5,7 +5,7 @@ import { checkCpus, checkMemory, formatSize, parseSize } from "@virtkit/vmm"
 import { isModelFile, readCpu, readMsrFilter } from "./cpu-options.js"
 import { formatNet, type NetOption } from "./net-option.js"
 import { packageDirectory } from "./package-directory.js"
-import { formatCpus, formatDisk, formatRings, type RunOptions } from "./run-options.js"
+import { type DiskOption, formatCpus, formatDisk, formatRings, type RunOptions } from "./run-options.js"
 import { openKeyboard, showOutput } from "./terminal.js"
 import { EXIT_CRASH, EXIT_USAGE } from "./usage.js"
 
@@ -18,27 +18,50 @@ export async function runInLab(options: RunOptions): Promise<number> {
   const stop = new AbortController()
   const interrupt = () => stop.abort()
   process.on("SIGTERM", interrupt).on("SIGINT", interrupt).on("SIGHUP", interrupt)
+  const restores: (() => Promise<void>)[] = []
   try {
-    await using lab = await Lab.start({
-      memory: roundUp(memory + LAB_OVERHEAD, parseSize("64M", "memory")),
-      cpus: Math.max(2, Math.min(checkCpus(options.cpus).count, 4)),
-      disks: options.disks.map(({ path, readonly }) => ({ path, readonly })),
-      shares: await packageShares(packageDirectory()),
-      include: options.nets.some((net) => "passt" in net) && findTool("passt") ? ["passt"] : [],
-      signal: stop.signal,
-      log: (line) => process.stderr.write(`virtkit: ${line}\n`),
-    })
-    await lab.copyIn(options.kernel, GUEST.kernel)
-    if (options.initrd !== undefined) await lab.copyIn(options.initrd, GUEST.initrd)
-    if (isModelFile(options.cpu)) await lab.copyIn(options.cpu, GUEST.cpu)
-    if (options.msrFilter !== undefined) await lab.copyIn(options.msrFilter, GUEST.msrFilter)
-    return await runInside(lab, options, interrupt, stop.signal)
+    for (const disk of options.disks) restores.push(await prepareDisk(disk))
+    return await runLab(options, memory, interrupt, stop.signal)
   } catch (error) {
     if (stop.signal.aborted) return EXIT_CRASH
     throw error
   } finally {
+    for (const restore of restores) await restore()
     process.off("SIGTERM", interrupt).off("SIGINT", interrupt).off("SIGHUP", interrupt)
   }
+}
+
+/** A disk of the lab cannot grow as the file of a qcow2 image does: that is made long before, and short again after. */
+async function prepareDisk({ path, format, readonly, backing }: DiskOption): Promise<() => Promise<void>> {
+  if (format !== "qcow2") return async () => {}
+  if (backing !== undefined)
+    throw new ConfigError(`--disk ${path}: the lab has no backing files; use --accel kvm`)
+  const { extendQcow2, inspectQcow2 } = await import("@virtkit/virtio-blk")
+  if (!readonly) return extendQcow2(path)
+  await inspectQcow2(path)
+  return async () => {}
+}
+
+async function runLab(
+  options: RunOptions,
+  memory: number,
+  interrupt: () => void,
+  signal: AbortSignal,
+): Promise<number> {
+  await using lab = await Lab.start({
+    memory: roundUp(memory + LAB_OVERHEAD, parseSize("64M", "memory")),
+    cpus: Math.max(2, Math.min(checkCpus(options.cpus).count, 4)),
+    disks: options.disks.map(({ path, readonly }) => ({ path, readonly })),
+    shares: await packageShares(packageDirectory()),
+    include: options.nets.some((net) => "passt" in net) && findTool("passt") ? ["passt"] : [],
+    signal,
+    log: (line) => process.stderr.write(`virtkit: ${line}\n`),
+  })
+  await lab.copyIn(options.kernel, GUEST.kernel)
+  if (options.initrd !== undefined) await lab.copyIn(options.initrd, GUEST.initrd)
+  if (isModelFile(options.cpu)) await lab.copyIn(options.cpu, GUEST.cpu)
+  if (options.msrFilter !== undefined) await lab.copyIn(options.msrFilter, GUEST.msrFilter)
+  return await runInside(lab, options, interrupt, signal)
 }
 
 /** What would be refused inside is refused before a lab is started for it. Gives the memory in bytes. */

@@ -1,6 +1,15 @@
 import { parseArgs } from "node:util"
+import type { BlockLimits, CacheMode } from "@virtkit/virtio-blk"
 import type { CpuCounts, RingOffers } from "@virtkit/vmm"
-import { choiceKey, countKey, escapeWord, flagKey, parseListOption, textKey } from "./list-option.js"
+import {
+  amountKey,
+  choiceKey,
+  countKey,
+  escapeWord,
+  flagKey,
+  parseListOption,
+  textKey,
+} from "./list-option.js"
 import { type NetOption, parseNets } from "./net-option.js"
 import { UsageError } from "./usage.js"
 
@@ -8,8 +17,12 @@ export interface DiskOption {
   readonly path: string
   readonly readonly: boolean
   readonly serial?: string
-  readonly cache?: "writeback" | "writethrough" | "unsafe"
+  readonly format?: "raw" | "qcow2"
+  /** Files and folders that may be backing files. */
+  readonly backing?: readonly string[]
+  readonly cache?: CacheMode
   readonly queues?: number
+  readonly limits?: BlockLimits
 }
 
 export type Accel = "auto" | "kvm" | "lab"
@@ -122,20 +135,32 @@ export function formatRings(rings: RingOffers): string {
   return words.join(",")
 }
 
-const diskKeys = ["readonly", "format", "serial", "cache", "queues"] as const
+const diskKeys = ["readonly", "format", "serial", "cache", "queues", "iops", "bps"] as const
 
 export function parseDisk(text: string): DiskOption {
-  const list = parseListOption(text, "--disk", diskKeys)
-  choiceKey(list, "--disk", "format", ["raw"])
+  const list = parseListOption(text, "--disk", diskKeys, ["backing"])
+  const format = choiceKey(list, "--disk", "format", ["raw", "qcow2"])
   const serial = textKey(list, "--disk", "serial")
-  const cache = choiceKey(list, "--disk", "cache", ["writeback", "writethrough", "unsafe"])
+  const cache = choiceKey(list, "--disk", "cache", ["writeback", "writethrough", "direct", "unsafe"])
   const queues = countKey(list, "--disk", "queues")
+  const iops = amountKey(list, "--disk", "iops")
+  const bps = amountKey(list, "--disk", "bps")
+  const backing = list.lists.get("backing") ?? []
+  if (backing.length > 0 && format !== "qcow2")
+    throw new UsageError(`--disk ${list.name}: backing is for format=qcow2`)
+  const limits: BlockLimits = {
+    ...(iops === undefined ? {} : { operationsPerSecond: iops }),
+    ...(bps === undefined ? {} : { bytesPerSecond: bps }),
+  }
   return {
     path: list.name,
     readonly: flagKey(list, "--disk", "readonly"),
+    ...(format === undefined ? {} : { format }),
+    ...(backing.length === 0 ? {} : { backing }),
     ...(serial === undefined ? {} : { serial }),
     ...(cache === undefined ? {} : { cache }),
     ...(queues === undefined ? {} : { queues }),
+    ...(iops === undefined && bps === undefined ? {} : { limits }),
   }
 }
 
@@ -143,9 +168,14 @@ export function parseDisk(text: string): DiskOption {
 export function formatDisk(disk: DiskOption, path: string): string {
   const words = [escapeWord(path)]
   if (disk.readonly) words.push("readonly")
+  if (disk.format !== undefined) words.push(`format=${disk.format}`)
+  for (const place of disk.backing ?? []) words.push(`backing=${escapeWord(place)}`)
   if (disk.serial !== undefined) words.push(`serial=${escapeWord(disk.serial)}`)
   if (disk.cache !== undefined) words.push(`cache=${disk.cache}`)
   if (disk.queues !== undefined) words.push(`queues=${disk.queues}`)
+  const { operationsPerSecond, bytesPerSecond } = disk.limits ?? {}
+  if (operationsPerSecond !== undefined) words.push(`iops=${operationsPerSecond}`)
+  if (bytesPerSecond !== undefined) words.push(`bps=${bytesPerSecond}`)
   return words.join(",")
 }
 

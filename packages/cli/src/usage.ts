@@ -31,8 +31,10 @@ export const runUsage = `virtkit run: boot a kernel in a virtual machine
                         how many, 1 to 255, and how they are arranged (default 1; what is left out follows)
   --cpu MODEL           host, baseline, x86-64-v1 to x86-64-v4, or a FILE.json (default host)
   --msr-filter FILE     model specific registers that the guest may access, as JSON
-  --disk FILE[,readonly][,serial=S][,cache=writeback|writethrough|unsafe][,queues=N][,format=raw]
-                        a disk image or block device; may be repeated; a comma in FILE is written ",,"
+  --disk FILE[,readonly][,format=raw|qcow2][,serial=S][,queues=N]
+         [,cache=writeback|writethrough|direct|unsafe][,iops=N][,bps=N][,backing=PATH]...
+                        a disk image or block device; may be repeated; a comma in FILE is written ",,"; PATH: a
+                        file, or a folder of files, that a qcow2 image may be laid over
   --net tap=IF[,queues=N][,offloads=on|off][,create]
                         a network device on a TAP interface of this host; create makes one for this run
   --net passt[,tcp=PORTS]...[,udp=PORTS]...

@@ -102,7 +102,11 @@ describe("virtkit run: arguments", () => {
     [["--kernel", "k", "--disk", "f,cache=fast"], "cache must be"],
     [["--kernel", "k", "--disk", "f,serial="], "serial needs a value"],
     [["--kernel", "k", "--disk", "f,serial=a,serial=b"], "twice"],
-    [["--kernel", "k", "--disk", "f,format=qcow2"], "format must be raw"],
+    [["--kernel", "k", "--disk", "f,format=vmdk"], "format must be raw, qcow2"],
+    [["--kernel", "k", "--disk", "f,iops=0"], "iops must be a number from 1"],
+    [["--kernel", "k", "--disk", "f,bps=5T"], "bps must be a number from 1"],
+    [["--kernel", "k", "--disk", "f,backing=b"], "backing is for format=qcow2"],
+    [["--kernel", "k", "--disk", "f,format=qcow2,backing="], "backing needs a value"],
   ])("refuses %j in one line that names %j", (argv, text) => {
     expect(() => parseRunArguments(argv)).toThrow(UsageError)
     expect(() => parseRunArguments(argv)).toThrow(text)
@@ -166,14 +170,38 @@ describe("--disk", () => {
     expect(parseListOption("x,key=a,,b", "--x", ["key"]).keys.get("key")).toBe("a,b")
   })
 
+  it("takes format, backing files and limits", () => {
+    expect(parseDisk("f,format=qcow2,backing=a,,b,backing=/c,iops=1K,bps=20M,cache=direct")).toEqual({
+      path: "f",
+      readonly: false,
+      format: "qcow2",
+      backing: ["a,b", "/c"],
+      cache: "direct",
+      limits: { operationsPerSecond: 1024, bytesPerSecond: 20 * 2 ** 20 },
+    })
+    const text = "f,format=qcow2,backing=a,,b,backing=/c,bps=7"
+    expect(formatDisk(parseDisk(text), "f")).toBe(text)
+  })
+
   it("reads back what formatDisk writes", () => {
     const option = fc.record(
       {
         path: fc.string({ minLength: 1, unit: fc.constantFrom("a", ",", "=", "é") }),
         readonly: fc.boolean(),
         serial: fc.string({ minLength: 1, unit: fc.constantFrom("s", ",", "=") }),
-        cache: fc.constantFrom("writeback" as const, "writethrough" as const, "unsafe" as const),
+        cache: fc.constantFrom(
+          "writeback" as const,
+          "writethrough" as const,
+          "direct" as const,
+          "unsafe" as const,
+        ),
         queues: fc.integer({ min: 1, max: 64 }),
+        format: fc.constant("qcow2" as const),
+        limits: fc.constantFrom(
+          { operationsPerSecond: 500 },
+          { bytesPerSecond: 20 * 2 ** 20 },
+          { operationsPerSecond: 1, bytesPerSecond: 2 },
+        ),
       },
       { requiredKeys: ["path", "readonly"] },
     )

@@ -121,3 +121,13 @@ export async function inspectQcow2(path: string): Promise<Qcow2Info> {
   const { inspectQcow2 } = await import("./backends/qcow2/inspect.js")
   return inspectQcow2(path)
 }
+
+/**
+ * For one who uses the qcow2 image at `path` as a block device, which cannot grow: makes its file as long as it can ever need
+ * to be, without taking space, and gives what cuts off again what was not used. Throws ConfigError, also when it has a
+ * backing file, ImageError, SystemError.
+ */
+export async function extendQcow2(path: string): Promise<() => Promise<void>> {
+  const { extendQcow2 } = await import("./backends/qcow2/extend.js")
+  return extendQcow2(path)
+}

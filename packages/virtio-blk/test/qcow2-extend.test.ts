@@ -1,0 +1,46 @@
+import { readFileSync, statSync, writeFileSync } from "node:fs"
+import { createQcow2, extendQcow2 } from "@virtkit/virtio-blk"
+import { describe, expect, it } from "vitest"
+import { pattern } from "./helpers.js"
+import { bench, check, noQemu, readAll } from "./qcow2-helpers.js"
+
+const MiB = 2 ** 20
+const b = bench()
+
+describe("an image whose file is extended", () => {
+  it.each([512, 65536])(
+    "is used in place, and as long as before or as it needs then, clusters of %d",
+    async (clusterSize) => {
+      const path = b.path(`extend-${clusterSize}`)
+      await createQcow2({ path, size: 4 * MiB, clusterSize })
+      const before = statSync(path).size
+      const unused = await extendQcow2(path)
+      expect(statSync(path).size).toBeGreaterThan(4 * MiB + before)
+      await unused()
+      expect(statSync(path).size).toBe(before)
+
+      const used = await extendQcow2(path)
+      const long = statSync(path).size
+      const disk = await b.open(path)
+      const bytes = Buffer.from(pattern(4 * MiB, 1))
+      for (let at = 0; at < 4; at++) await disk.write(at * 2048, bytes.subarray(at * MiB, (at + 1) * MiB))
+      await disk.device.close()
+      // It was enough for all of the disk.
+      expect(statSync(path).size).toBe(long)
+      await used()
+      expect(statSync(path).size).toBeLessThan(before + 4.5 * MiB)
+      expect((await readAll(await b.open(path, { readonly: true }))).equals(bytes)).toBe(true)
+      if (noQemu === "") expect(check(path).status).toBe(0)
+    },
+  )
+
+  it("is left alone when it has a backing file, or is none", async () => {
+    const path = b.path("overlay")
+    await createQcow2({ path, size: MiB, backing: { path: "base", format: "raw" } })
+    const before = readFileSync(path)
+    await expect(extendQcow2(path)).rejects.toThrow("it has a backing file")
+    expect(readFileSync(path).equals(before)).toBe(true)
+    writeFileSync(b.path("none"), Buffer.alloc(4096))
+    await expect(extendQcow2(b.path("none"))).rejects.toThrow("it is not a qcow2 image")
+  })
+})
