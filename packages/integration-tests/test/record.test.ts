@@ -1,11 +1,13 @@
-import { mkdtempSync, rmSync } from "node:fs"
+import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { gunzipSync } from "node:zlib"
 import type { Queue, VirtioDevice } from "@virtkit/interface"
 import { FEATURE, type ReplayOptions, type ReplayResult, readTrace, record, replay } from "@virtkit/testkit"
 import { block, memoryDisk } from "@virtkit/virtio-blk"
 import { createQueue } from "@virtkit/virtqueue"
 import { afterAll, describe, expect, it } from "vitest"
+import { replayMount } from "./mount-trace.js"
 import {
   blkSession,
   consoleSession,
@@ -258,4 +260,32 @@ it("records a device alone, whose transport knows nothing of it", async () => {
     "flush",
   ])
   expect((await replayOn("none", blkSession as Session)).differences).toEqual([])
+})
+
+describe("the trace of a real guest: Debian's Linux 6.1 boots, mounts its disk, reads a file and writes one", () => {
+  const trace = readFileSync(new URL("../traces/linux-6.1-mount.trace", import.meta.url))
+  const image = gunzipSync(readFileSync(new URL("../traces/mounted.img.gz", import.meta.url)))
+  const broken = (changes: Partial<VirtioDevice>) => (device: VirtioDevice) => changedDevice(device, changes)
+
+  it.each(["transport", "device"] as const)(
+    "is replayed against the %s without a difference",
+    async (target) => {
+      const result = await replayMount(target, trace, image, createQueue)
+      expect(result.differences).toEqual([])
+      expect(result.chains).toBe([...readTrace(trace).records].filter(({ kind }) => kind === "used").length)
+      expect(result.chains).toBeGreaterThan(20)
+      if (target === "transport") expect(result.registerReads).toBeGreaterThan(30)
+    },
+  )
+
+  it("tells a device with other features or contents from the one that was there", async () => {
+    const features = broken({ features: 0n })
+    expect((await replayMount("transport", trace, image, createQueue, features)).differences).not.toEqual([])
+    const other = Buffer.from(image)
+    other[1024 + 56] = 0 // half of the magic number of the file system
+    const { differences } = await replayMount("device", trace, other, createQueue)
+    expect(differences[0]?.what).toMatch(
+      /^chain \d+ of queue 0: byte \d+ of what was written to it is different$/,
+    )
+  })
 })

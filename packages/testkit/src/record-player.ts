@@ -42,8 +42,9 @@ export interface ReplayResult {
 /**
  * Runs a trace against a device, with no guest and no KVM: plays the driver, over memory of its own, and compares what it
  * sees with the trace. Compared are, for each chain, that it comes back, its used length and what was written to it; with
- * a `device` also configuration changes and wishes for a reset; with a `transport` the values of registers, except for
- * those that tell the cause of an interrupt, and that chains do not come back without an interrupt.
+ * a `device` also configuration changes and wishes for a reset; with a transport the values of registers, except for
+ * those that tell the cause of an interrupt, and that chains do not come back without an interrupt. More features may be
+ * offered than in the trace.
  *
  * Between two acts of the driver nothing is in a hurry: it acts when all that it had seen by then in the trace is there.
  *

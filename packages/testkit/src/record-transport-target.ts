@@ -14,7 +14,7 @@ import type { ReplayPlan } from "./record-plan.js"
 import type { QueueSetup } from "./record-registers.js"
 import { ReplayRing } from "./record-rings.js"
 import type { DeviceAnnouncements, ReplayTarget } from "./record-target.js"
-import { FEATURE, MMIO } from "./spec.js"
+import { FEATURE, MMIO, VIRTIO_PCI_COMMON } from "./spec.js"
 
 /** Room for the player's buffers, in bytes. The host gives what is used of it. */
 const BUFFER_BYTES = 256 * 2 ** 20
@@ -120,9 +120,17 @@ export class TransportTarget implements ReplayTarget {
     return layout === "pci-isr" || (layout === "mmio" && offset === MMIO.INTERRUPT_STATUS)
   }
 
+  /** What is offered beyond the trace, a driver that did not know it leaves alone. */
+  #isOffer(window: number, offset: number): boolean {
+    const layout = this.#layouts.get(window)
+    if (layout === "mmio") return offset === MMIO.DEVICE_FEATURES
+    return layout === "pci-common" && offset === VIRTIO_PCI_COMMON.DEVICE_FEATURE
+  }
+
   #read({ window, offset, size, value }: TraceRecord & { kind: "read" }): string | undefined {
     const found = this.#window(window).read(offset, size as AccessSize)
     if (found === value || this.#isCause(window, offset)) return undefined
+    if (this.#isOffer(window, offset) && (value & ~found) === 0) return undefined
     const where = `register 0x${offset.toString(16)} of window ${window}`
     return `${where} reads 0x${found.toString(16)}, the trace has 0x${value.toString(16)}`
   }
