@@ -1,8 +1,7 @@
 import { readFileSync, statSync, writeFileSync } from "node:fs"
 import { createQcow2, extendQcow2 } from "@virtkit/virtio-blk"
 import { describe, expect, it } from "vitest"
-import { pattern } from "./helpers.js"
-import { bench, check, noQemu, readAll } from "./qcow2-helpers.js"
+import { bench, check, noQemu, random, randomBytes, readAll } from "./qcow2-helpers.js"
 
 const MiB = 2 ** 20
 const b = bench()
@@ -22,14 +21,16 @@ describe("an image whose file is extended", () => {
       const used = await extendQcow2(path)
       const long = statSync(path).size
       const disk = await b.open(path)
-      const bytes = Buffer.from(pattern(4 * MiB, 1))
+      const bytes = randomBytes(random(1), 4 * MiB)
       for (let at = 0; at < 4; at++) await disk.write(at * 2048, bytes.subarray(at * MiB, (at + 1) * MiB))
       await disk.device.close()
       // It was enough for all of the disk.
       expect(statSync(path).size).toBe(long)
       await used()
       expect(statSync(path).size).toBeLessThan(before + 4.5 * MiB)
-      expect((await readAll(await b.open(path, { readonly: true }))).equals(bytes)).toBe(true)
+      const reader = await b.open(path, { readonly: true })
+      expect((await readAll(reader)).equals(bytes)).toBe(true)
+      await reader.device.close()
       if (noQemu === "") expect(check(path).status).toBe(0)
     },
   )
