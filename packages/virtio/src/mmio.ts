@@ -162,7 +162,8 @@ export class VirtioMmio implements AcceleratedBusDevice, Stateful {
     const core = this.#core
     switch (offset) {
       case reg.VIRTIO_MMIO_QUEUE_NOTIFY:
-        core.notify(core.features.driverHas(NOTIFICATION_DATA) ? value & reg.VIRTIO_MMIO_NOTIFY_QUEUE : value)
+        if (core.features.driverHas(NOTIFICATION_DATA)) core.notify(value & reg.VIRTIO_MMIO_NOTIFY_QUEUE)
+        else core.notify(value)
         break
       case reg.VIRTIO_MMIO_INTERRUPT_ACK:
         this.#setInterruptStatus(this.#interruptStatus & ~value)

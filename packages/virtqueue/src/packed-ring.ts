@@ -34,7 +34,7 @@ const BYTES = DESC_BYTES
 const OK = TAKEN
 
 /** How many slots {@link PackedRing} looks at together. */
-const LOOK_AHEAD = 64
+const LOOK_AHEAD = 128
 
 const NOT_AVAILABLE = "a descriptor that is not available where one has to be"
 
@@ -195,7 +195,16 @@ export class PackedRing implements Ring {
     if (room === 0) return this.#break("more descriptors available than there is room for, 0")
     const end = Math.min(first + Math.min(LOOK_AHEAD, room), this.#size)
     let slot = first + 1
-    for (let at = WORDS * slot + FLAGS; slot < end && (words[at]! & OWNER) === owner; at += WORDS) slot++
+    let at = WORDS * slot + FLAGS
+    // Mostly all of them are, so that four at a time cost less.
+    while (slot + 4 <= end) {
+      const two = (words[at]! ^ owner) | (words[at + WORDS]! ^ owner)
+      const four = two | (words[at + 2 * WORDS]! ^ owner) | (words[at + 3 * WORDS]! ^ owner)
+      if ((four & OWNER) !== 0) break
+      slot += 4
+      at += 4 * WORDS
+    }
+    for (; slot < end && (words[at]! & OWNER) === owner; at += WORDS) slot++
     this.#seenEnd = slot
     // The flags of the others were loaded after the first ones, what else is in their slots comes after these.
     if (slot > first + 1) Atomics.load(words, WORDS * (slot - 1) + FLAGS)
