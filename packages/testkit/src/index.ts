@@ -1,4 +1,10 @@
 export { TestAllocator } from "./allocator.js"
+export { type BlkConformanceOptions, blkConformance } from "./blk-conformance.js"
+export type {
+  DeviceBenchOptions,
+  DeviceTransport,
+  DeviceTransportOptions,
+} from "./conformance/device-bench.js"
 export type {
   TestRunner,
   TransportConformanceOptions,
@@ -8,12 +14,19 @@ export type {
 export type { RingKind } from "./conformance/raw-ring.js"
 export type { MadeQueue, MakeQueue, QueueUnderTest, RingQueueOptions } from "./conformance/ring-bench.js"
 export type { WrongStates } from "./conformance/ring-state.js"
+export {
+  type ConsoleConformanceOptions,
+  type ConsoleUnderTest,
+  consoleConformance,
+} from "./console-conformance.js"
+export { type DeviceConformanceOptions, deviceConformance } from "./device-conformance.js"
 export { DeviceHarness, type DeviceHarnessOptions, type HarnessQueueOptions } from "./device-harness.js"
 export { EchoDevice, type EchoDeviceOptions } from "./echo-device.js"
 export * as guestCode from "./guest-code.js"
 export { FakeInterrupt } from "./interrupt.js"
 export { TestMemory, type TestMemoryOptions, type TestRegion } from "./memory.js"
 export { MmioDriver, type MmioDriverOptions } from "./mmio-driver.js"
+export { type NetConformanceOptions, type NetUnderTest, netConformance } from "./net-conformance.js"
 export { PackedRingDriver, type PackedRingOptions, type RawPackedDescriptor } from "./packed-ring.js"
 export {
   type PciAccess,
@@ -49,6 +62,7 @@ export type { RecordedBusDevice } from "./record-window.js"
 export { Recorder, type RecorderOptions, record } from "./recorder.js"
 export { type RingConformanceOptions, ringConformance } from "./ring-conformance.js"
 export type { ChainLayout, ChainRequest, DriverBuffer, DriverChain, RingDriver } from "./ring-driver.js"
+export { type RngConformanceOptions, rngConformance } from "./rng-conformance.js"
 export {
   DESCRIPTOR,
   FEATURE,

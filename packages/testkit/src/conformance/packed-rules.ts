@@ -140,6 +140,19 @@ export function packedTrustTests(runner: TestRunner, bench: MakeBench, common: B
     }
   })
 
+  it("bad-input #17 (2.8.6): every descriptor of a list in flight takes its room", async () => {
+    for (const after of [[2], [1, 1]]) {
+      const test = await make({ size: 4 })
+      test.ring.offer([GOOD, GOOD, GOOD])
+      test.ring.publish()
+      expect(test.take().length).toBe(1)
+      for (const length of after) test.ring.offer(new Array(length).fill(linked).with(-1, GOOD))
+      test.ring.publish()
+      test.take()
+      expect(test.broken).toBe(true)
+    }
+  })
+
   it("2.8.6: a list that takes all that is left", async () => {
     const test = await make({ size: 5 })
     for (let lap = 0; lap < 7; lap++) {

@@ -85,6 +85,17 @@ export function queueTests({ it, expect }: TestRunner, make: MakeFixture): void 
     expect(device.context?.queues).toEqual([undefined, undefined])
   })
 
+  it("2.4: size and addresses are those of the start again after a reset", async () => {
+    const { device, driver } = make()
+    await driver.start({ queueSize: 4 })
+    await driver.begin()
+    driver.negotiate()
+    expect([driver.queueSizeMax(0), driver.queueSizeMax(1)]).toEqual([16, 8])
+    driver.setupQueue(0, 16)
+    driver.addStatus(DRIVER_OK)
+    expect(device.context?.queues[0]?.size).toBe(16)
+  })
+
   it("bad-input #11: rings that cannot be need a reset, and the device never sees them", async () => {
     const at = { desc: 0x1000, avail: 0x2000, used: 0x3000 }
     for (const [size, place] of [

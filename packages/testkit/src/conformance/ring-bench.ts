@@ -37,8 +37,8 @@ export interface RingBench {
   take(): Chain[]
   /** Chains that the device took since then, in later turns of the event loop. */
   late(): Chain[]
-  /** Gives chains back, as one batch. */
-  give(chains: readonly Chain[], written: number): void
+  /** Gives chains back, as one batch; unless `publish` is false, when the driver does not get to know. */
+  give(chains: readonly Chain[], written: number, publish?: boolean): void
   /** The device said that the ring cannot be trusted any more. */
   readonly broken: boolean
   /** Interrupts so far. */
@@ -132,9 +132,9 @@ export function queueBench(make: MakeQueue, options: QueueBenchOptions): QueueBe
     if (queue.enableNotification()) drain()
     return chains
   }
-  const give = (chains: readonly Chain[], written: number): void => {
+  const give = (chains: readonly Chain[], written: number, publish = true): void => {
     for (const chain of chains) queue.push(chain, written)
-    queue.flush()
+    if (publish) queue.flush()
   }
   if (options.start !== undefined) moveTo(driver, options.start, take, give)
   interrupts = 0
@@ -212,10 +212,10 @@ export async function transportBench(
       driver.notify(0)
       return late()
     },
-    give: (chains, written) => {
+    give: (chains, written, publish = true) => {
       const queue = device.context?.queues[0]
       for (const chain of chains) queue?.push(chain, written)
-      queue?.flush()
+      if (publish) queue?.flush()
     },
     get broken() {
       return (driver.status & STATUS.DEVICE_NEEDS_RESET) !== 0
