@@ -49,7 +49,9 @@ static uint32_t in_length, out_start, out_length;
 static uint32_t get32(const uint8_t *p) { return p[0] | p[1] << 8 | p[2] << 16 | (uint32_t)p[3] << 24; }
 static void put32(uint8_t *p, uint32_t v) { p[0] = v; p[1] = v >> 8; p[2] = v >> 16; p[3] = v >> 24; }
 
-static void power_off(void) {
+/* The console is what is left to tell why by: the host prints the end of it when the lab is gone unasked. */
+static void power_off(const char *why) {
+  fprintf(stderr, "lab agent: powers off: %s (%s)\n", why, strerror(errno));
   sync();
   reboot(RB_POWER_OFF);
   for (;;) pause();
@@ -62,7 +64,7 @@ static void flush_port(void) {
     ssize_t n = write(port, out_buffer + out_start, out_length > 32768 ? 32768 : out_length);
     if (n < 0) {
       if (errno == EINTR) continue;
-      if (errno != EAGAIN) power_off();
+      if (errno != EAGAIN) power_off("the port cannot be written");
       return;
     }
     out_start += n;
@@ -325,7 +327,7 @@ static void serve(struct command *c) {
 
 static void handle(uint32_t id, uint32_t type, uint8_t *payload, uint32_t length) {
   if (type == START) return start(id, payload, length);
-  if (type == SHUTDOWN) power_off();
+  if (type == SHUTDOWN) power_off("asked to");
   struct command *c = find(id);
   if (!c) return; /* it ended while the frame was under way */
   if (type == STDIN) return push_input(c, payload, length);
@@ -343,13 +345,13 @@ static void handle(uint32_t id, uint32_t type, uint8_t *payload, uint32_t length
 static void read_port(void) {
   ssize_t n = read(port, in_buffer + in_length, sizeof in_buffer - in_length);
   if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
-  if (n <= 0) power_off();
+  if (n <= 0) power_off(n == 0 ? "the port has ended" : "the port cannot be read");
   in_length += n;
   uint32_t at = 0;
   while (in_length - at >= HEADER) {
     uint8_t *p = in_buffer + at;
     uint32_t length = get32(p + 8);
-    if (length > MAX_FRAME) power_off();
+    if (length > MAX_FRAME) power_off("a frame is too long");
     if (in_length - at < HEADER + length) break;
     handle(get32(p), get32(p + 4), p + HEADER, length);
     at += HEADER + length;
@@ -375,8 +377,7 @@ int main(int argc, char **argv) {
   int children = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
   port = argc > 1 ? open(argv[1], O_RDWR | O_NONBLOCK | O_CLOEXEC) : -1;
   if (port < 0) {
-    perror("lab agent: port");
-    power_off();
+    power_off("no port");
   }
   send_pair(0, READY, VERSION, WINDOW);
 
@@ -398,7 +399,7 @@ int main(int argc, char **argv) {
       while (read(children, &info, sizeof info) > 0) continue;
       reap();
     }
-    if (fds[1].revents & (POLLHUP | POLLERR)) power_off();
+    if (fds[1].revents & (POLLHUP | POLLERR)) power_off("the host has closed the port");
     if (fds[1].revents & POLLIN) read_port();
     for (int i = 0; i < MAX_COMMANDS; i++)
       if (commands[i].pid) serve(&commands[i]);
