@@ -12,6 +12,7 @@ import { complete, type ExecOptions, type ExecResult, type SpawnOptions } from "
 import { labImage } from "./image.js"
 import { addTree, cachedInitramfs } from "./initramfs.js"
 import { findKernel, type Kernel } from "./kernel.js"
+import { mendedQemu } from "./mended-qemu.js"
 import { cacheDir } from "./paths.js"
 import { LabProcess } from "./process.js"
 import { type Disk, MAX_DISKS, type Machine, startMachine } from "./qemu.js"
@@ -109,6 +110,7 @@ export class Lab implements AsyncDisposable {
       include: options.include ?? [],
       ...(options.log ? { log: options.log } : {}),
     })
+    const qemu = await mendedQemu(needTool("qemu-system-x86_64"), directory)
     const initrd = await openInitrd(kernel, directory, options.shares ?? [])
     const console = new Tail()
     const errors = new Tail()
@@ -116,6 +118,7 @@ export class Lab implements AsyncDisposable {
     try {
       options.signal?.throwIfAborted()
       machine = startMachine({
+        qemu,
         memory: options.memory ?? 4 * 2 ** 30,
         cpus: options.cpus ?? 2,
         vmlinuz: kernel.vmlinuz,

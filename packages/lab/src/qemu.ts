@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process"
 import { resolve } from "node:path"
 import type { Duplex, Readable } from "node:stream"
-import { findTool, needTool } from "./tools.js"
+import { findTool } from "./tools.js"
 
 /** A disk that the lab has from its start. */
 export interface Disk {
@@ -12,6 +12,8 @@ export interface Disk {
 
 /** What QEMU is started with. */
 export interface MachineOptions {
+  /** Path of QEMU. */
+  qemu: string
   /** Bytes. */
   memory: number
   cpus: number
@@ -65,7 +67,7 @@ function drive(id: string, path: string, readonly: boolean): string[] {
  * The processor has no XSAVE, because QEMU lets a nested guest write its control register unseen by KVM, and no 5-level page
  * tables ("la57"), without which emulation is 10 % faster. The lab tells its disks apart by their serial numbers.
  */
-export function qemuArguments(options: MachineOptions): string[] {
+export function qemuArguments(options: Omit<MachineOptions, "qemu">): string[] {
   const disks = options.disks.flatMap((disk, index) => [
     ...drive(`disk${index}`, disk.path, disk.readonly ?? false),
     "-device",
@@ -100,7 +102,7 @@ export function qemuArguments(options: MachineOptions): string[] {
  * that could be left behind: its channels are socket pairs.
  */
 export function startMachine(options: MachineOptions): Machine {
-  const command = [needTool("qemu-system-x86_64"), ...qemuArguments(options)]
+  const command = [options.qemu, ...qemuArguments(options)]
   const setpriv = findTool("setpriv")
   if (setpriv) command.unshift(setpriv, "--pdeathsig", "KILL", "--")
   const child = spawn(command[0]!, command.slice(1), {
