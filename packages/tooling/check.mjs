@@ -20,6 +20,7 @@ const names = [
   "links",
   "bad-input",
   "docs",
+  "changesets",
   "hygiene",
 ]
 
