@@ -117,6 +117,7 @@ function report(server: VhostUserServer, name: string): void {
   server.on("disconnected", (reason) =>
     say(reason === undefined ? "the front end went" : `the front end was turned away: ${reason}`),
   )
+  server.on("resumed", (queue, requests) => say(`queue ${queue}: ${requests} requests were in flight`))
   server.on("needsReset", (reason) => say(`needs a reset by the guest: ${reason}`))
   server.on("deviceError", (error) => say(error.message))
 }

@@ -1,4 +1,12 @@
-import type { LabProcess } from "@virtkit/lab"
+import type { Readable, Writable } from "node:stream"
+
+/** What runs the guest and is connected with its console. */
+export interface ShellProcess {
+  readonly stdin: Writable
+  readonly stdout: Readable
+  readonly stderr: Readable
+  readonly exited: Promise<{ readonly status: number | null }>
+}
 
 /** A guest's script that executes what it reads from its console, line by line, and tells how each line ended. */
 export const GUEST_SHELL = `stty -echo
@@ -11,13 +19,13 @@ done
 
 /** A guest that runs {@link GUEST_SHELL}, told commands one after the other. */
 export class GuestShell {
-  readonly #process: LabProcess
+  readonly #process: ShellProcess
   #said = ""
   #errors = ""
   #ended = false
   #wake = (): void => {}
 
-  private constructor(process: LabProcess) {
+  private constructor(process: ShellProcess) {
     this.#process = process
     process.stdin.on("error", () => {}) // it may end before it was told all
     process.stdout.setEncoding("utf8")
@@ -36,7 +44,7 @@ export class GuestShell {
   }
 
   /** `process` is the command that runs the guest. Settles when the guest takes commands. */
-  static async start(process: LabProcess): Promise<GuestShell> {
+  static async start(process: ShellProcess): Promise<GuestShell> {
     const shell = new GuestShell(process)
     await shell.#answer("the start")
     return shell

@@ -40,6 +40,7 @@ export class Connection {
       watch: (fd, queue) => this.#poller.add(fd, queue),
       unwatch: (fd) => this.#poller.remove(fd),
       queuesChanged: (running) => events.queuesChanged(running),
+      resumed: (queue, requests) => events.resumed(queue, requests),
       needsReset: (reason) => events.needsReset(reason),
       error: (error) => events.error(error),
     })

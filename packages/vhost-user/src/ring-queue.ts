@@ -10,6 +10,8 @@ export class RunningQueue implements Queue {
   readonly index: number
   readonly size: number
   readonly inner: DeviceQueue
+  /** Chains that were in flight when it was made. */
+  readonly resumed: number
   readonly #inflight: InflightQueue | undefined
   readonly #usedIndex: () => number
   readonly #tail: () => number | undefined
@@ -18,12 +20,13 @@ export class RunningQueue implements Queue {
   #whenStopped: ((base: number) => void) | undefined
 
   /**
-   * `usedIndex` reads used.idx. `tail` gives where in the available ring to go on later, or undefined while the chains in
+   * `resumed`: how many chains `inner` has in flight already. `usedIndex` reads used.idx. `tail` gives where in the available ring to go on later, or undefined while the chains in
    * flight are not exactly those that would be taken again then.
    */
   constructor(
     inner: DeviceQueue,
     inflight: InflightQueue | undefined,
+    resumed: number,
     usedIndex: () => number,
     tail: () => number | undefined,
   ) {
@@ -31,6 +34,7 @@ export class RunningQueue implements Queue {
     this.size = inner.size
     this.inner = inner
     this.#inflight = inflight
+    this.resumed = resumed
     this.#usedIndex = usedIndex
     this.#tail = tail
   }

@@ -81,7 +81,7 @@ export class Ring {
       broken: null,
     }
     restore(queue, state, name)
-    this.running = new RunningQueue(queue, inflight, usedIndex, () =>
+    this.running = new RunningQueue(queue, inflight, chains.length, usedIndex, () =>
       whereToGoOn(queue.state() as QueueState, memory),
     )
     return this.running

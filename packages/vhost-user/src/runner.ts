@@ -9,6 +9,8 @@ import { Ring } from "./ring.js"
 export interface RunnerEvents {
   /** The set of queues that run has changed. */
   queuesChanged(running: readonly boolean[]): void
+  /** So many requests of that queue, which an earlier process had taken and not finished, are carried out now. */
+  resumed(queue: number, requests: number): void
   /** The driver broke a ring, or the device gave up: it does nothing more before it is reset. */
   needsReset(reason: string): void
   /** The bytes of the device's configuration space have changed under a driver. */
@@ -137,6 +139,7 @@ export class Runner {
         this.#giveUp(`queue ${index}: ${reason}`)
       },
     })
+    if (queue.resumed > 0) this.#events.resumed(index, queue.resumed)
     queue.enableNotification()
     if (this.#active.isActive && this.#activeFeatures === features && !(first && this.#needsReset)) {
       this.#active.addQueue(index, queue)

@@ -16,6 +16,8 @@ export interface VhostUserServerEvents {
   disconnected: [reason: string | undefined]
   /** The queues that run, by index: a front end started or stopped some. */
   queues: [running: readonly boolean[]]
+  /** Requests that a killed process had taken are carried out now: in that queue, so many. */
+  resumed: [queue: number, requests: number]
   /** The device does nothing more before the guest resets it; why. */
   needsReset: [reason: string]
   /** The device broke its contract. */
@@ -84,6 +86,7 @@ export class VhostUserServer extends EventEmitter<VhostUserServerEvents> {
         this.#accept()
       },
       queuesChanged: (running) => this.emit("queues", running),
+      resumed: (queue, requests) => this.emit("resumed", queue, requests),
       needsReset: (reason) => this.emit("needsReset", reason),
       error: (error) => this.emit("deviceError", error),
     })

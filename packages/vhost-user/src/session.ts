@@ -59,6 +59,7 @@ export class Session {
       NOT_THE_DEVICES
     this.#runner = new Runner(device, this.#memory, {
       queuesChanged: (running) => events.queuesChanged(running),
+      resumed: (queue, requests) => events.resumed(queue, requests),
       needsReset: (reason) => {
         events.needsReset(reason)
         this.#tellConfigChange()

@@ -155,7 +155,10 @@ describe("reconnection", () => {
     await one.server.close()
 
     const second = holding()
-    const after = connect(serving(second).path, before)
+    const two = serving(second)
+    const resumed: number[][] = []
+    two.server.on("resumed", (...what) => resumed.push(what))
+    const after = connect(two.path, before)
     await after.begin(1n)
     after.send(REQ.SET_INFLIGHT_FD, inflight(size, 0, 2, 16), [fd])
     const late = ring.add({ readable: [text("f")], writable: [1] })
@@ -164,6 +167,7 @@ describe("reconnection", () => {
     await until(() => second.held.length === 5)
     const order = second.held.map(({ chain }) => chain.head)
     expect(order).toEqual([chains[0]!, chains[2]!, chains[3]!, chains[4]!, late].map(({ head }) => head))
+    expect(resumed).toEqual([[0, 4]])
     // A lost interrupt is made up for.
     expect(before.calls[0]!.clear()).toBe(true)
     second.release()
