@@ -10,8 +10,8 @@ import { type GuestShell, PingPeer, qemuGuest, ServeProcess } from "../src/index
 const folder = mkdtempSync(join(tmpdir(), "virtkit-vhost-user-"))
 const MiB = 2 ** 20
 /** Writers, files of each, and what every file is a copy of. */
-const WRITERS = 4
-const FILES = 6
+const WRITERS = 3
+const FILES = 5
 const FILE_MIB = 4
 
 /** A program that e2fsprogs has outside of the PATH of some. */
@@ -20,7 +20,7 @@ const tool = (name: string, ...args: string[]) =>
 const frontEnd = (id: string, socket: string) => ["-chardev", `socket,id=${id},path=${socket},reconnect=1`]
 const written = (path: string) => statSync(path).blocks * 512
 
-describe("QEMU's guests with devices of virtkit serve", { timeout: 300_000 }, () => {
+describe("QEMU's guests with devices of virtkit serve", { timeout: 480_000 }, () => {
   let guest: GuestShell | undefined
   const serving: ServeProcess[] = []
   async function serve(...args: string[]): Promise<ServeProcess> {
@@ -62,7 +62,7 @@ describe("QEMU's guests with devices of virtkit serve", { timeout: 300_000 }, ()
     // At least three times, and until there was something in flight.
     for (let killed = 0, resumed = false; killed < 3 || !resumed; killed++) {
       const before = written(image)
-      while (written(image) < before + 6 * MiB) await new Promise((resolve) => setTimeout(resolve, 5))
+      while (written(image) < before + 4 * MiB) await new Promise((resolve) => setTimeout(resolve, 5))
       resumed ||= server.said.includes("were in flight")
       await server.kill()
       server = await serve(...blk)

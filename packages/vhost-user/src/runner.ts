@@ -100,6 +100,8 @@ export class Runner {
   async paused(change: () => void): Promise<void> {
     const running = this.rings.filter((ring) => ring.running !== undefined)
     for (const ring of running) await this.stop(ring)
+    // Nobody would ever let go of what is changed now.
+    if (this.#ended) return
     change()
     for (const ring of running) await this.update(ring)
   }
