@@ -446,8 +446,8 @@ export const MUTATIONS = [
   ],
   [
     "virtio/mmio.ts",
-    "value & reg.VIRTIO_MMIO_NOTIFY_QUEUE : value)",
-    "value & reg.VIRTIO_MMIO_NOTIFY_QUEUE : this.#queueSelect)",
+    "else core.notify(value)",
+    "else core.notify(this.#queueSelect)",
     "MMIO: the queue selected is notified",
   ],
   // The queue over either.
