@@ -73,9 +73,8 @@ describe("a qcow2 disk of a Linux guest", { timeout: 300_000 }, () => {
       memory: 2 * GiB,
       disks: [{ path: image }],
       programs: ["mke2fs"],
-      shares: [{ source: overlay, target: "/tmp/made.qcow2" }],
     })
-    await linux.sh(`cp /tmp/made.qcow2 ${OVERLAY}`)
+    await linux.lab.copyIn(overlay, OVERLAY)
   }, 240_000)
   afterAll(async () => {
     await linux?.lab.close()

@@ -37,6 +37,14 @@ export function qemuIo(path: string, ...commands: string[]): string {
   return execFileSync("qemu-io", ["-f", "qcow2", ...args, path], { encoding: "utf8" })
 }
 
+/** Has qemu-io carry out many commands; none of them fails. */
+export function qemuIoScript(path: string, commands: readonly string[]): void {
+  const input = `${commands.filter((command) => command !== "").join("\n")}\nquit\n`
+  const output = execFileSync("qemu-io", ["-f", "qcow2", "-d", "unmap", path], { encoding: "utf8", input })
+  const failed = output.split("\n").filter((line) => /failed|rror/.test(line))
+  if (failed.length > 0) throw new Error(`qemu-io: ${failed[0]}`)
+}
+
 export interface Bench {
   readonly folder: string
   path(name: string): string
