@@ -72,7 +72,7 @@ async function operate(
   }
 }
 
-describe.skipIf(noQemu !== "")(`random operations, judged by qemu-img${noQemu}`, () => {
+describe.skipIf(noQemu !== "")(`random operations, judged by qemu-img${noQemu}`, { timeout: 600_000 }, () => {
   it.each([
     { name: "empty", cluster: 65536, version: 3 as const },
     { name: "small clusters", cluster: 512, version: 3 as const },
@@ -124,7 +124,7 @@ describe.skipIf(noQemu !== "")(`random operations, judged by qemu-img${noQemu}`,
   })
 })
 
-describe("requests in parallel", () => {
+describe("requests in parallel", { timeout: 600_000 }, () => {
   it.each([512, 4096, 65536])(
     "that share clusters keep to their own sectors, clusters of %d",
     async (clusterSize) => {

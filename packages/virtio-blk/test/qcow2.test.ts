@@ -43,7 +43,7 @@ async function scribble(disk: Disk, bytes: Buffer): Promise<void> {
   bytes.set((await disk.read(2048, MiB / 2)).data, MiB)
 }
 
-describe.skipIf(noQemu !== "")(`images made by qemu-img${noQemu}`, () => {
+describe.skipIf(noQemu !== "")(`images made by qemu-img${noQemu}`, { timeout: 60_000 }, () => {
   const kinds: [string, string[]][] = [
     ["version 2", ["-o", "compat=0.10"]],
     ["version 3", []],
@@ -163,7 +163,7 @@ describe.skipIf(noQemu !== "")(`images made by qemu-img${noQemu}`, () => {
   })
 })
 
-describe.skipIf(noQemu !== "")(`images made here${noQemu}`, () => {
+describe.skipIf(noQemu !== "")(`images made here${noQemu}`, { timeout: 60_000 }, () => {
   it.each([
     { clusterSize: 512, size: 32 * MiB },
     { clusterSize: 65536, size: 2 ** 40 },
