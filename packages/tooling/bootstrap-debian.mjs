@@ -48,6 +48,8 @@ const needs = [
   { package: "ioping", why: "guests read at random", targets: ["test"], present: () => has("ioping") },
   { package: "passt", why: "networks without privilege", targets: ["test"], present: () => has("passt") },
   { package: "iproute2", why: "makes TAP interfaces", targets: ["test"], present: () => has("ip") },
+  { package: "tcpdump", why: "reads captures", targets: ["test"], present: () => has("tcpdump") },
+  { package: "tshark", why: "reads captures", targets: ["test"], present: () => has("tshark") },
   { package: "cpio", why: "checks the initramfs writer", targets: ["test"], present: () => has("cpio") },
 ]
 

@@ -32,6 +32,9 @@ ln -s /proc/self/fd/1 /dev/stdout
 ln -s /proc/self/fd/2 /dev/stderr
 hostname lab
 echo "127.0.0.1 localhost lab" >/etc/hosts
+# Programs of root's, such as passt, become nobody.
+echo "root:x:0:0::/root:/bin/sh
+nobody:x:65534:65534::/:/bin/sh" >/etc/passwd
 ip link set lo up
 
 # The first command may need /dev/kvm.

@@ -88,6 +88,8 @@ describe("the bootstrap", () => {
       "ioping",
       "passt",
       "ip",
+      "tcpdump",
+      "tshark",
       "cpio",
       "mke2fs",
       "e2fsck",
@@ -102,7 +104,7 @@ describe("the bootstrap", () => {
     const [update, install] = readFileSync(join(bin, "log"), "utf8").trim().split("\n")
     expect(update).toMatch(/update$/)
     expect(install).toMatch(
-      /install -y --no-install-recommends .*acpica-tools pciutils ioping passt (iproute2 )?cpio$/,
+      /install -y --no-install-recommends .*acpica-tools pciutils ioping passt (iproute2 )?tcpdump tshark cpio$/,
     )
     expect(install).not.toMatch(/cmake|g\+\+/)
     expect(await run([...debian])).toMatchObject({ status: 0, text: "" })

@@ -1,10 +1,11 @@
+import { execFileSync } from "node:child_process"
 import { mkdtempSync, readFileSync, rmSync, statSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { ConfigError } from "@virtkit/interface"
 import { captureFile, loopbackBackend, net, nullBackend } from "@virtkit/virtio-net"
 import { afterAll, expect, it } from "vitest"
-import { frame, header, nic } from "./helpers.js"
+import { frame, header, nic, RX } from "./helpers.js"
 import { NEEDS_CSUM, TSO4, tcpFrame } from "./packets.js"
 
 const folder = mkdtempSync(join(tmpdir(), "virtkit-capture-"))
@@ -84,6 +85,44 @@ it("writes what both sides sent, with times, directions and offloads", async () 
   }
   expect(statSync(path).mode & 0o077).toBe(0)
 })
+
+it("is read by tcpdump and tshark, which count as the device does", async () => {
+  const path = join(folder, "read.pcapng")
+  const began = Date.now() / 1000
+  const n = await nic({ backend: loopbackBackend(), capture: path })
+  const sizes = Array.from({ length: 120 }, (_, index) => 60 + ((index * 97) % 1455))
+  for (let at = 0; at < sizes.length; at += 8) {
+    n.post(sizes.slice(at, at + 8).map(() => [1600]))
+    await n.send(sizes.slice(at, at + 8).map((size) => [header(), frame(size, at)]))
+    n.harness.ring(RX).reap()
+  }
+  await n.device.close()
+  const ended = Date.now() / 1000
+
+  const fields = ["frame.time_epoch", "frame.len", "frame.packet_flags_direction"].flatMap((f) => ["-e", f])
+  const table = execFileSync("tshark", ["-n", "-r", path, "-T", "fields", ...fields], { stdio: "pipe" })
+  const frames = table
+    .toString()
+    .trimEnd()
+    .split("\n")
+    .map((line) => line.split("\t").map(Number))
+  const { rxFrames, rxBytes, txFrames, txBytes } = n.device.counters
+  for (const [direction, packets, bytes] of [
+    [1, rxFrames, rxBytes],
+    [2, txFrames, txBytes],
+  ]) {
+    const lengths = frames.filter((fields) => fields[2] === direction).map((fields) => fields[1]!)
+    expect(lengths).toEqual(sizes)
+    expect([lengths.length, lengths.reduce((a, b) => a + b)]).toEqual([packets, bytes])
+  }
+  const times = frames.map((fields) => fields[0]!)
+  expect(times).toEqual([...times].sort((a, b) => a - b))
+  expect(times[0]).toBeGreaterThan(began - 0.1)
+  expect(times.at(-1)).toBeLessThan(ended + 0.1)
+
+  const lines = execFileSync("tcpdump", ["-n", "-r", path], { stdio: "pipe" }).toString()
+  expect(lines.match(/^\d\d:\d\d:\d\d\.\d+ /gm)).toHaveLength(2 * sizes.length)
+}, 30_000)
 
 it("cuts frames, counts what the disk had no time for, and may come and go", async () => {
   const path = join(folder, "cut.pcapng")
