@@ -35,6 +35,16 @@ export function trustTests(runner: TestRunner, bench: MakeBench, common: BenchOp
     }
   })
 
+  it("bad-input #15 and #17 (2.7.6, 2.8.1): some that there is room for, and with them one that there is not", async () => {
+    const test = await make({ size: 4 })
+    for (let slot = 0; slot < 4; slot++) test.ring.offer([GOOD])
+    test.ring.publish()
+    test.give(test.take().slice(0, 2), 1)
+    for (let slot = 0; slot < 3; slot++) test.ring.offer([GOOD])
+    test.ring.publish()
+    expect([test.take().length <= 2, test.broken]).toEqual([true, true])
+  })
+
   it("bad-input #15 and #17 (2.7.6, 2.8.1): chains that the device is done with count until the driver knows", async () => {
     for (const done of [1, 4]) {
       const test = await make({ size: 4 })
