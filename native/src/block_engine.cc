@@ -7,8 +7,10 @@
 
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
+#include "block_jobs.h"
 #include "errors.h"
 #include "io_pool.h"
 #include "loop_handle.h"
@@ -32,6 +34,7 @@ class SharedArray {
     keep_ = Napi::Persistent(array);
   }
   auto& operator[](size_t index) const { return data_[index]; }
+  auto* data() const { return data_; }
 
  private:
   using Element = std::remove_pointer_t<decltype(std::declval<Array>().Data())>;
@@ -97,6 +100,10 @@ class BlockEngine : public Napi::ObjectWrap<BlockEngine> {
     segmentLengths_.Create(self, "segmentLengths", segments_);
     completedTags_.Create(self, "completedTags", depth_);
     results_.Create(self, "results", depth_);
+    arrays_ = {ops_.data(),           flags_.data(),         fds_.data(),
+               offsets_.data(),       lengths_.data(),       tags_.data(),
+               firstSegments_.data(), segmentCounts_.data(), segmentAddresses_.data(),
+               segmentLengths_.data(), segments_};
   }
 
   void Free(IoJob* job) {
@@ -104,31 +111,9 @@ class BlockEngine : public Napi::ObjectWrap<BlockEngine> {
     free_ = job;
   }
 
-  // Copies entry `index` of the submission arrays into the job.
   void Fill(Napi::Env env, IoJob& job, size_t index) {
-    const size_t first = firstSegments_[index];
-    const size_t count = segmentCounts_[index];
-    const double offset = offsets_[index];
-    const double length = lengths_[index];
-    if (ops_[index] > kIoOpLast) ThrowRange(env, "BlockEngine: unknown operation");
-    if (first > segments_ || count > segments_ - first) ThrowRange(env, "BlockEngine: segments out of range");
-    if (!(offset >= 0 && offset <= kMaxSafeInteger && length >= 0 && length <= kMaxSafeInteger)) {
-      ThrowRange(env, "BlockEngine: offset or length out of range");
-    }
-    job.op = static_cast<IoOp>(ops_[index]);
-    job.flags = flags_[index];
-    job.fd = fds_[index];
-    job.offset = static_cast<uint64_t>(offset);
-    job.length = static_cast<uint64_t>(length);
-    job.tag = tags_[index];
-    job.firstSegment = 0;
-    job.done = 0;
-    job.segments.clear();
-    for (size_t i = first; i < first + count; i++) {
-      if (segmentLengths_[i] == 0) continue;
-      auto* address = reinterpret_cast<void*>(static_cast<uintptr_t>(segmentAddresses_[i]));
-      job.segments.push_back({address, segmentLengths_[i]});
-    }
+    const char* wrong = FillJob(arrays_, index, job);
+    if (wrong != nullptr) ThrowRange(env, std::string("BlockEngine: ") + wrong);
   }
 
   bool ReadNow(IoJob& job, uint64_t& budget) {
@@ -281,6 +266,7 @@ class BlockEngine : public Napi::ObjectWrap<BlockEngine> {
   SharedArray<Napi::Int32Array> fds_;
   SharedArray<Napi::Float64Array> offsets_, lengths_, segmentAddresses_, results_;
   SharedArray<Napi::Uint32Array> tags_, firstSegments_, segmentCounts_, segmentLengths_, completedTags_;
+  JobArrays arrays_;
 
   std::vector<IoJob> jobs_;
   IoJob* free_ = nullptr;

@@ -4,11 +4,9 @@
 
 #include <napi.h>
 
-#include <cstdint>
+#include "kvm_requests.h"
 
 namespace virtkit {
-
-enum Owner : uint8_t { kSystem = 1, kVm = 2, kVcpu = 4, kDevice = 8 };
 
 // (name, argument?) -> the ioctl's result. Throws the errno error with the request's name, or a TypeError/RangeError
 // for a request that this handle does not take or a buffer of the wrong size. `opaque_size`: see kOpaque.

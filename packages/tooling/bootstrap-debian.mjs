@@ -1,4 +1,5 @@
 // The Debian packages that building, testing and running virtkit need.
+import { spawnSync } from "node:child_process"
 import { existsSync } from "node:fs"
 import { join, resolve } from "node:path"
 import { findProgram, run, say, UserMustAct } from "./bootstrap-lib.mjs"
@@ -11,7 +12,18 @@ function hasLibuvHeader() {
   )
 }
 
+/** Whether clang has the library of libFuzzer, which comes in a package of its own. */
+function hasLibFuzzer() {
+  if (!has("clang++")) return false
+  const printed = spawnSync("clang++", ["-print-runtime-dir"], { encoding: "utf8" })
+  const directory = printed.stdout?.trim() ?? ""
+  return ["libclang_rt.fuzzer-x86_64.a", "libclang_rt.fuzzer.a"].some((name) =>
+    existsSync(join(directory, name)),
+  )
+}
+
 const guest = ["demo", "test", "bench"]
+const native = ["fuzz-native"]
 
 /** @type {{ package: string, why: string, targets?: string[], present: () => boolean }[]} */
 const needs = [
@@ -50,6 +62,8 @@ const needs = [
   { package: "iproute2", why: "makes TAP interfaces", targets: ["test"], present: () => has("ip") },
   { package: "tcpdump", why: "reads captures", targets: ["test"], present: () => has("tcpdump") },
   { package: "tshark", why: "reads captures", targets: ["test"], present: () => has("tshark") },
+  { package: "clang", why: "builds with libFuzzer", targets: native, present: () => has("clang++") },
+  { package: "libclang-rt-dev", why: "libFuzzer and sanitizers", targets: native, present: hasLibFuzzer },
   { package: "cpio", why: "checks the initramfs writer", targets: ["test"], present: () => has("cpio") },
 ]
 

@@ -1,4 +1,4 @@
-// Makes a fresh clone ready: node packages/tooling/bootstrap.mjs <demo|test|build|bench|fuzz>
+// Makes a fresh clone ready: node packages/tooling/bootstrap.mjs <demo|test|build|bench|fuzz|fuzz-native>
 //
 // Finds what is missing, says on stderr what it installs and why, installs it; is silent when nothing is missing. Needs
 // Node.js alone. Exit status 2: only the user can go on, and the message says how; 1: something failed.
@@ -9,7 +9,7 @@ import { debianPackages } from "./bootstrap-debian.mjs"
 import { environment, say, UserMustAct } from "./bootstrap-lib.mjs"
 import { nodeModules } from "./bootstrap-npm.mjs"
 
-const TARGETS = ["demo", "test", "build", "bench", "fuzz"]
+const TARGETS = ["demo", "test", "build", "bench", "fuzz", "fuzz-native"]
 /** Those that start a guest. */
 const GUESTS = ["demo", "test", "bench"]
 const root = dirname(dirname(dirname(fileURLToPath(import.meta.url))))

@@ -1,14 +1,18 @@
 import { readFileSync } from "node:fs"
 import { parseArgs } from "node:util"
 import { readCorpus, writeCorpus, writeFailed } from "./corpus.js"
+import { NATIVE_TARGETS, runNative } from "./native.js"
 import { PLANTS } from "./planted.js"
-import { type RunReport, runTarget } from "./run-target.js"
+import { type RunOptions, type RunReport, runTarget } from "./run-target.js"
 import { loadTarget, TARGET_NAMES } from "./targets/index.js"
 
 /** A defect must be found within that time. */
 const PLANTED_SECONDS = 60
 /** Inputs that `--save` keeps of a target: the shortest ones. */
 const MOST_SAVED = 16
+
+const ALL_NAMES = [...TARGET_NAMES, ...Object.keys(NATIVE_TARGETS)]
+const WIDTH = 17
 
 const USAGE = `npm run fuzz -- [OPTIONS] [TARGET...]     without TARGET: all, one after the other
 
@@ -46,9 +50,9 @@ export async function main(args: string[]): Promise<number> {
     const { values, positionals } = parseArgs({ args, options: OPTIONS, allowPositionals: true })
     if (values.help) return say(USAGE)
     if (values.list) return await list()
-    for (const name of positionals) await loadTarget(name)
+    for (const name of positionals) await aboutOf(name)
     const settings = {
-      names: positionals.length > 0 ? positionals : TARGET_NAMES,
+      names: positionals.length > 0 ? positionals : ALL_NAMES,
       seconds: numberOf(values.seconds, "--seconds"),
       runs: values.runs === undefined ? Number.POSITIVE_INFINITY : numberOf(values.runs, "--runs"),
       seed: values.seed === undefined ? Date.now() % 0x7fff_ffff : numberOf(values.seed, "--seed"),
@@ -65,14 +69,23 @@ export async function main(args: string[]): Promise<number> {
 }
 
 async function list(): Promise<number> {
-  for (const name of TARGET_NAMES) say(`${name.padEnd(14)}${(await loadTarget(name)).about}\n`)
+  for (const name of ALL_NAMES) say(`${name.padEnd(WIDTH)}${await aboutOf(name)}\n`)
   return 0
+}
+
+/** Throws RangeError when there is no such target. */
+async function aboutOf(name: string): Promise<string> {
+  return (NATIVE_TARGETS[name] ?? (await loadTarget(name))).about
+}
+
+function run(options: RunOptions): Promise<RunReport> {
+  return options.target in NATIVE_TARGETS ? runNative(options) : runTarget(options)
 }
 
 async function fuzz(settings: Settings): Promise<number> {
   let findings = 0
   for (const target of settings.names) {
-    const report = await runTarget({ ...settings, target, corpus: [...readCorpus(target).values()] })
+    const report = await run({ ...settings, target, corpus: [...readCorpus(target).values()] })
     say(`${summary(report)}, seed ${settings.seed}, ${report.finding === undefined ? 0 : 1} findings\n`)
     if (report.finding !== undefined) {
       findings++
@@ -89,7 +102,7 @@ async function replay(targets: readonly string[], file: string): Promise<number>
   const [target, ...more] = targets
   if (target === undefined || more.length > 0) throw new RangeError("--replay needs one target")
   const corpus = [new Uint8Array(readFileSync(file))]
-  const report = await runTarget({ target, corpus, seeds: false, seed: 0, seconds: 0, minimise: false })
+  const report = await run({ target, corpus, seeds: false, seed: 0, seconds: 0, minimise: false })
   say(report.finding === undefined ? `${target}: no finding\n` : `${report.finding.error}\n`)
   return report.finding === undefined ? 0 : 1
 }
@@ -100,18 +113,18 @@ async function findPlanted({ names, seed }: Settings): Promise<number> {
   for (const plant of PLANTS.filter(({ target }) => names.includes(target))) {
     const { target, defect } = plant
     const common = { target, corpus: [], seed, seconds: PLANTED_SECONDS, minimise: false }
-    const { finding, runs, seconds } = await runTarget({ ...common, plant })
+    const { finding, runs, seconds } = await run({ ...common, plant })
     if (finding === undefined) missed++
     const [what = ""] = (finding?.error ?? "").split("\n")
     const end = finding === undefined ? "NOT FOUND" : `found: ${what}`
-    say(`${target.padEnd(14)}${defect}: ${runs} runs, ${seconds.toFixed(1)} s, seed ${seed}, ${end}\n`)
+    say(`${target.padEnd(WIDTH)}${defect}: ${runs} runs, ${seconds.toFixed(1)} s, seed ${seed}, ${end}\n`)
   }
   return missed === 0 ? 0 : 1
 }
 
 function summary({ target, runs, seconds, kept }: RunReport): string {
   const rate = Math.round(runs / Math.max(seconds, 0.001))
-  return `${target.padEnd(14)}${runs} runs in ${seconds.toFixed(1)} s (${rate}/s), ${kept.length} inputs kept`
+  return `${target.padEnd(WIDTH)}${runs} runs in ${seconds.toFixed(1)} s (${rate}/s), ${kept.length} inputs kept`
 }
 
 function numberOf(text: string, name: string): number {

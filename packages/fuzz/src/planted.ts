@@ -121,4 +121,32 @@ export const PLANTS: readonly Plant[] = [
     to: "distance === 0",
     defect: "a match that starts before what was unpacked",
   },
+  {
+    target: "native-frames",
+    file: "native/src/net_frames.cc",
+    from: "if (room < bytes) return false;",
+    to: "if (room + 8 < bytes) return false;",
+    defect: "frames a few bytes longer than their buffers",
+  },
+  {
+    target: "native-io",
+    file: "native/src/io_ops.cc",
+    from: "static_cast<off_t>(job.offset + job.done)",
+    to: "static_cast<off_t>(job.offset)",
+    defect: "the second system call of a request moves the same bytes again",
+  },
+  {
+    target: "native-block",
+    file: "native/src/block_jobs.cc",
+    from: "first > arrays.segments || count > arrays.segments - first",
+    to: "first + count > arrays.segments + 1",
+    defect: "a segment beyond the array",
+  },
+  {
+    target: "native-requests",
+    file: "native/src/kvm_requests.cc",
+    from: "needed += size_t{CountAt(data, request.count_offset)} * request.entry",
+    to: "needed += CountAt(data, request.count_offset) * request.entry",
+    defect: "a size that overflows 32 bits",
+  },
 ]

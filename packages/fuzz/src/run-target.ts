@@ -76,6 +76,7 @@ function watch(options: RunOptions): Promise<{ report: RunReport; hung: boolean 
   let finding: RunReport["finding"]
   let seen = 0
   let seenAt = start
+  let busyBefore = busySeconds()
   return new Promise((resolve) => {
     const finish = (hung: boolean, rest: Partial<RunReport> = {}) => {
       clearInterval(timer)
@@ -88,10 +89,16 @@ function watch(options: RunOptions): Promise<{ report: RunReport; hung: boolean 
     const present = () => new Uint8Array(shared, SHARED.input, words[SHARED.length]).slice()
     const timer = setInterval(() => {
       const runs = Atomics.load(words, SHARED.runs)
+      const waited = (performance.now() - seenAt) / 1000
       if (runs !== seen) {
         seen = runs
         seenAt = performance.now()
-      } else if (runs > 0 && performance.now() - seenAt > hangSeconds * 1000) {
+        busyBefore = busySeconds()
+      } else if (
+        runs > 0 &&
+        waited > hangSeconds &&
+        isHang(waited, busySeconds() - busyBefore, hangSeconds)
+      ) {
         // While it was made shorter: what failed at first is good enough.
         const hung = finding === undefined
         finding ??= { input: present(), error: `the run did not end within ${hangSeconds} seconds` }
@@ -108,4 +115,15 @@ function watch(options: RunOptions): Promise<{ report: RunReport; hung: boolean 
       finish(false)
     })
   })
+}
+
+/** Processor time of this process, the target's thread included. */
+function busySeconds(): number {
+  const { user, system } = process.cpuUsage()
+  return (user + system) / 1e6
+}
+
+/** On a machine that has too much to do a run may have got no processor at all: one that waits for ever gets more time. */
+function isHang(waited: number, busy: number, hangSeconds: number): boolean {
+  return busy > hangSeconds / 2 || waited > 6 * hangSeconds
 }
