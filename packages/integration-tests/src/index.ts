@@ -1,3 +1,4 @@
+export { testPmd } from "./dpdk.js"
 export * as guest from "./guest-image.js"
 export { GUEST_SHELL, GuestShell, type ShellProcess } from "./guest-shell.js"
 export { type GuestRun, guestFiles, LinuxLab } from "./linux-lab.js"

@@ -9,21 +9,32 @@ import { findTool, run } from "./tools.js"
  *
  * @throws ConfigError when there is no package manager; VirtkitError when it fails
  */
-export async function withPackage(
+export function withPackage(
   name: string,
   directory: string,
   use: (folder: string) => Promise<void>,
 ): Promise<void> {
+  return withPackages([name], directory, use)
+}
+
+/** As `withPackage`, for several at once, which are unpacked into the same folder. */
+export async function withPackages(
+  names: readonly string[],
+  directory: string,
+  use: (folder: string) => Promise<void>,
+): Promise<void> {
+  const name = names.length === 1 ? names[0] : `${names[0]} and ${names.length - 1} more`
   if (!findTool("apt-get") || !findTool("dpkg-deb"))
     throw new ConfigError(`no apt-get here to get Debian's ${name} with`)
   await mkdir(directory, { recursive: true })
   const work = await mkdtemp(join(directory, ".get-"))
   try {
-    await run("apt-get", ["download", "-q", name], { cwd: work })
-    const archive = (await readdir(work)).find((file) => file.endsWith(".deb"))
-    if (!archive) throw new VirtkitError("ERR_VIRTKIT_KERNEL", `apt-get download ${name} gave no package`)
+    await run("apt-get", ["download", "-q", ...names], { cwd: work })
+    const archives = (await readdir(work)).filter((file) => file.endsWith(".deb"))
+    if (archives.length < names.length)
+      throw new VirtkitError("ERR_VIRTKIT_KERNEL", `apt-get download ${name} gave no package`)
     const folder = join(work, "x")
-    await run("dpkg-deb", ["-x", join(work, archive), folder])
+    for (const archive of archives) await run("dpkg-deb", ["-x", join(work, archive), folder])
     await use(folder)
   } finally {
     await rm(work, { recursive: true, force: true })
