@@ -1,12 +1,15 @@
 import { execFileSync, spawnSync } from "node:child_process"
 import { copyFileSync, readFileSync, statSync, truncateSync, writeFileSync } from "node:fs"
+import { mmapMemory } from "@virtkit/memory/mmap"
 import { createQcow2, inspectQcow2 } from "@virtkit/virtio-blk"
 import { describe, expect, it } from "vitest"
+import { qcow2Backend } from "../src/backends/qcow2/index.js"
 import { DISCARD, type Disk, IOERR, OK, pattern, ranges } from "./helpers.js"
 import {
   bench,
   check,
   contentByQemu,
+  drive,
   flush,
   noQemu,
   qemuImg,
@@ -219,6 +222,30 @@ describe.skipIf(noQemu !== "")(`images made here${noQemu}`, { timeout: 60_000 },
     expect(statSync(path).blocks).toBeLessThan(used / 4)
     expect(statSync(path).size).toBeLessThan(9 * MiB)
     expect(check(path).status).toBe(0)
+  })
+})
+
+describe("a guest that writes and discards without end", () => {
+  it("and never flushes makes the file no longer than its disk and what waits to be free", async () => {
+    const path = b.path("churn.qcow2")
+    await createQcow2({ path, size: 4 * MiB })
+    const backend = await qcow2Backend({
+      path,
+      readonly: false,
+      unsafe: true,
+      direct: false,
+      backing: [],
+      depth: 4,
+    })
+    const run = drive(backend, mmapMemory(MiB), 4)
+    for (let i = 0; i < 80; i++) {
+      expect(await run({ op: 1, offset: 0, length: MiB })).toBe(0)
+      expect(await run({ op: 3, offset: 0, length: MiB })).toBe(0)
+    }
+    // 80 MiB were written.
+    expect(statSync(path).size).toBeLessThan(56 * MiB)
+    await backend.close()
+    expect(statSync(path).blocks * 512).toBeLessThan(MiB)
   })
 })
 

@@ -11,6 +11,7 @@
 export class DeferredFrees {
   /** Pairs of first cluster and number of clusters. */
   #pending: number[] = []
+  #pendingClusters = 0
   #sealed: number[] | undefined
   #durable = false
   #epoch = 0
@@ -20,6 +21,11 @@ export class DeferredFrees {
   /** `release` is called, at any time, with pairs of first cluster and number of clusters. */
   constructor(release: (batch: readonly number[]) => void) {
     this.#release = release
+  }
+
+  /** Clusters that wait to be sealed. */
+  get pending(): number {
+    return this.#pendingClusters
   }
 
   get empty(): boolean {
@@ -39,6 +45,7 @@ export class DeferredFrees {
 
   add(first: number, count: number): void {
     const pending = this.#pending
+    this.#pendingClusters += count
     const at = pending.length - 2
     if (at >= 0 && pending[at]! + pending[at + 1]! === first) pending[at + 1]! += count
     else pending.push(first, count)
@@ -49,6 +56,7 @@ export class DeferredFrees {
     if (this.#sealed !== undefined || this.#pending.length === 0) return
     this.#sealed = this.#pending
     this.#pending = []
+    this.#pendingClusters = 0
     this.#durable = false
     this.#epoch ^= 1
   }

@@ -7,6 +7,12 @@ import { Mutex } from "./locks.js"
 import { encodeOffsets, Refcounts, type Run } from "./refcounts.js"
 import { type DirtyBytes, Table } from "./table-cache.js"
 
+/**
+ * Bytes of clusters that wait to be free. A guest that writes and discards without ever flushing makes the file longer than
+ * its disk by about this.
+ */
+const MAX_WAITING = 16 * 1024 * 1024
+
 /** Space in the file that nothing uses any more, by offset and length in bytes. Resolves when that is done. */
 export type Punch = (offset: number, length: number) => Promise<void>
 
@@ -93,7 +99,8 @@ export class Qcow2Writer {
 
   /** Before a change: makes room in memory, and throws when nothing may be written any more. */
   async prepare(): Promise<void> {
-    if (this.#image.l2.crowded || this.#refcounts.cache.crowded) await this.sync()
+    const waiting = this.frees.pending * this.#image.format.clusterSize
+    if (this.#image.l2.crowded || this.#refcounts.cache.crowded || waiting > MAX_WAITING) await this.sync()
     if (this.#image.broken !== undefined) throw this.#image.broken
   }
 
