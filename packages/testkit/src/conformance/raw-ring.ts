@@ -136,6 +136,9 @@ class RawPackedRing extends RawRing {
   }
 
   offer(chain: readonly RawBuffer[]): number {
+    // One that the device does not have, if there is one.
+    for (let tries = 0; tries < this.size && this.#slots.has(this.#nextId % this.size); tries++)
+      this.#nextId++
     const id = this.#nextId++ % this.size
     const last = chain.length - 1
     this.driver.offer(
