@@ -61,6 +61,8 @@ async function runLab(
   if (options.initrd !== undefined) await lab.copyIn(options.initrd, GUEST.initrd)
   if (isModelFile(options.cpu)) await lab.copyIn(options.cpu, GUEST.cpu)
   if (options.msrFilter !== undefined) await lab.copyIn(options.msrFilter, GUEST.msrFilter)
+  // Nobody else in there does, and without it there is no /dev/net/tun.
+  if (options.nets.some((net) => "tap" in net)) await lab.exec(["modprobe", "tun"])
   return await runInside(lab, options, interrupt, signal)
 }
 

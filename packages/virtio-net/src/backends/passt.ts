@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process"
+import type { Socket } from "node:net"
 import type { Duplex, Readable } from "node:stream"
 import { ConfigError } from "@virtkit/interface"
 import type { NetBackend } from "../backend.js"
@@ -42,6 +43,7 @@ class PasstBackend extends StreamPort {
   readonly #command: string
   readonly #args: readonly string[]
   #child: ChildProcess | undefined
+  #handles: readonly { ref?(): unknown; unref?(): unknown }[] = []
   #exited: Promise<void> = Promise.resolve()
   #retry: NodeJS.Timeout | undefined
   #delay = FIRST_RETRY
@@ -87,6 +89,8 @@ class PasstBackend extends StreamPort {
     this.#closed = true
     clearTimeout(this.#retry)
     this.hangUp()
+    // Its end is waited for: until then it keeps the process alive after all.
+    for (const handle of this.#handles) handle.ref?.()
     this.#child?.kill()
     await this.#exited
   }
@@ -115,8 +119,8 @@ class PasstBackend extends StreamPort {
       })
     })
     // What keeps the process alive is the VM that runs.
-    child.unref()
-    for (const stream of [wire, messages]) (stream as unknown as { unref?(): void }).unref?.()
+    this.#handles = [child, wire as Partial<Socket>, messages as Partial<Socket>]
+    for (const handle of this.#handles) handle.unref?.()
     this.connect(wire, "passt runs")
   }
 
