@@ -114,6 +114,6 @@ describe.skipIf(skipped !== "")(`killed under load${skipped}`, () => {
       expect(tally.operations).toBeGreaterThan(0)
       if (process.env.VIRTKIT_QCOW2_KILLS !== undefined) console.log(clusterSize, tally)
     },
-    600_000,
+    60_000 + KILLS * 20_000,
   )
 })
