@@ -33,7 +33,7 @@ const NOP = Buffer.from([0x66, 0x0f, 0x1f, 0x44, 0x00, 0x00])
 /**
  * QEMU's machine code with the one wrong store taken out; undefined unless it is there exactly once. With it, a processor
  * that is interrupted by another thread at the wrong moment delivers an injected interrupt a second time, in the first
- * instruction of its handler: docs/decisions/0013-the-lab-mends-qemu.md.
+ * instruction of its handler: docs/decisions/0015-the-lab-mends-qemu.md.
  */
 export function mend(program: Buffer): Buffer | undefined {
   const found = [...program.toString("latin1").matchAll(INJECTION)]

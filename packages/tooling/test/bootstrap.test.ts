@@ -91,6 +91,8 @@ describe("the bootstrap", () => {
       "tcpdump",
       "tshark",
       "cpio",
+      "qemu-img",
+      "qemu-io",
       "mke2fs",
       "e2fsck",
     ]
