@@ -17,6 +17,21 @@ ip route add default via "$router" dev "$interface"
 for server in $dns; do echo "nameserver $server"; done >/etc/resolv.conf
 `
 
+interface Flap {
+  readonly events: readonly { up: boolean; reason: string }[]
+  readonly downs: number
+}
+
+interface Links {
+  readonly tap: Flap
+  readonly passt: Flap
+  readonly socket: Flap
+  readonly pinged: string
+  readonly leased: string
+  /** Bytes that the peer of the socket got from the guest after it came back. */
+  readonly heard: number
+}
+
 describe("a guest of a user without privilege", { timeout: 300_000 }, () => {
   let linux: LinuxLab
   let far: LabProcess | undefined
@@ -41,8 +56,7 @@ echo 'nameserver ${FAR}' >/etc/resolv.conf
 chmod 666 /dev/kvm
 mkdir /tmp/alice
 chown 1000 /tmp/alice
-echo 'root:x:0:0::/root:/bin/sh
-alice:x:1000:1000::/tmp/alice:/bin/sh' >/etc/passwd`)
+echo 'alice:x:1000:1000::/tmp/alice:/bin/sh' >>/etc/passwd`)
     far = linux.lab.spawn([
       ...["nsenter", "--net=/run/netns/far", "node", `${IN_LAB.programs}/far-host.js`],
       ...[FAR, String(MIB << 20)],
@@ -93,5 +107,34 @@ alice:x:1000:1000::/tmp/alice:/bin/sh' >/etc/passwd`)
     const shell = await GuestShell.start(linux.lab.spawn([...su, `exec ${run}`, "alice"]))
     expect(await shell.run("ls /sys/class/net")).toBe("lo\n")
     await shell.end()
+  })
+
+  it("loses a link with its TAP, its passt, its peer, lives, and has it back with them", async () => {
+    await linux.sh("modprobe tun")
+    const { tap, passt, socket, pinged, leased, heard } = (await linux.program("net-links")) as Links
+    expect(tap).toEqual({
+      events: [
+        { up: false, reason: "tap tap0 went away (EBADFD)" },
+        { up: true, reason: "tap tap0 is back" },
+      ],
+      downs: 1,
+    })
+    expect(passt).toEqual({
+      events: [
+        { up: false, reason: expect.stringMatching(/^passt ended by SIGKILL/) },
+        { up: true, reason: "passt runs" },
+      ],
+      downs: 1,
+    })
+    expect(socket).toEqual({
+      events: [
+        { up: false, reason: "the other end closed the connection" },
+        { up: true, reason: "stream client /tmp/wire.sock: connected" },
+      ],
+      downs: 1,
+    })
+    expect(pinged).toContain("3 packets transmitted, 3 packets received")
+    expect(leased).toContain(`lease of ${NEAR} obtained`)
+    expect(heard).toBeGreaterThan(0)
   })
 })
