@@ -106,7 +106,9 @@ describe.skipIf(skipped !== "")(`killed under load${skipped}`, () => {
         tally.flushes += flushes
         expect(sectors.settle(contentByQemu(path))).toBeUndefined()
         if (status === 3 && round % 2 === 0) {
-          spawnSync("qemu-img", ["check", "-q", "-r", "leaks", path])
+          // Rarely, with clusters of 512, the first pass leaves leaks.
+          for (let pass = 0; pass < 3 && check(path).status === 3; pass++)
+            spawnSync("qemu-img", ["check", "-q", "-r", "leaks", path])
           expect(check(path).status).toBe(0)
         }
       }
