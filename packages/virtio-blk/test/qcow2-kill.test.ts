@@ -106,9 +106,8 @@ describe.skipIf(skipped !== "")(`killed under load${skipped}`, () => {
         tally.flushes += flushes
         expect(sectors.settle(contentByQemu(path))).toBeUndefined()
         if (status === 3 && round % 2 === 0) {
-          // Rarely, with clusters of 512, the first pass leaves leaks.
-          for (let pass = 0; pass < 3 && check(path).status === 3; pass++)
-            spawnSync("qemu-img", ["check", "-q", "-r", "leaks", path])
+          // Without pipes: it is killed when it names more leaks than their buffers hold.
+          spawnSync("qemu-img", ["check", "-q", "-r", "leaks", path], { stdio: "ignore" })
           expect(check(path).status).toBe(0)
         }
       }
