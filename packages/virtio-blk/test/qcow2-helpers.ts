@@ -19,6 +19,7 @@ export function qemuImg(...args: string[]): string {
 export function check(path: string): { status: number; report: string } {
   const { status, stdout, stderr } = spawnSync("qemu-img", ["check", "-f", "qcow2", path], {
     encoding: "utf8",
+    maxBuffer: 64 * 2 ** 20,
   })
   return { status: status ?? -1, report: stdout + stderr }
 }
