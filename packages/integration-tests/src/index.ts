@@ -1,5 +1,6 @@
 export { testPmd } from "./dpdk.js"
 export * as guest from "./guest-image.js"
+export { guestProgram } from "./guest-program.js"
 export { GUEST_SHELL, GuestShell, type ShellProcess } from "./guest-shell.js"
 export { type GuestRun, guestFiles, LinuxLab } from "./linux-lab.js"
 export { IN_LAB } from "./linux-lab-paths.js"
@@ -14,6 +15,16 @@ export {
   residentBytes,
   resources,
 } from "./resources.js"
+export {
+  DISK_REQUESTS,
+  DISK_SECTORS,
+  FRAMES,
+  RING_GUEST,
+  type RingDevice,
+  type RingGuestReport,
+  ringChoices,
+  SECOND_GUEST,
+} from "./ring-guest.js"
 export {
   prepareStorm,
   STORM_COUNTER,
