@@ -40,7 +40,7 @@ const BITS = { indirect: 28, eventIdx: 29, packed: 34, inOrder: 35 } as const
 const has = (device: RingDevice, bit: number): boolean => device.features[bit] === "1"
 
 /** The least number of chains that the checking programs cause. */
-const LEAST = { blk: DISK_REQUESTS, net: 2 * FRAMES, console: 10 } as const
+const LEAST = { blk: DISK_REQUESTS, net: 2 * FRAMES, console: 2 } as const
 
 describe("Linux drives rings of every kind", { timeout: 400_000 }, () => {
   let linux: LinuxLab
