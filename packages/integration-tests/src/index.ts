@@ -1,12 +1,12 @@
 export { testPmd } from "./dpdk.js"
 export * as guest from "./guest-image.js"
 export { guestProgram } from "./guest-program.js"
-export { GUEST_SHELL, GuestShell, type ShellProcess } from "./guest-shell.js"
+export { GUEST_SHELL, GuestShell } from "./guest-shell.js"
 export { type GuestRun, guestFiles, LinuxLab } from "./linux-lab.js"
 export { IN_LAB } from "./linux-lab-paths.js"
 export { NET_TOOLS, netTools } from "./net-tools.js"
 export { PingPeer } from "./ping-peer.js"
-export { type QemuGuestOptions, qemuGuest, ServeProcess } from "./qemu-guest.js"
+export { qemuGuest, ServeProcess } from "./qemu-guest.js"
 export { bootSector, handWrittenRom } from "./real-mode.js"
 export {
   collectGarbage,
