@@ -1,8 +1,9 @@
-// npm run bench [-- exits|memory|boots|pci|ring|ring-threads ...] [--runs N]: virtkit beside QEMU, in the same run, as Markdown on stdout.
+// npm run bench [-- exits|memory|boots|pci|ring|ring-threads|net ...] [--runs N]: virtkit beside QEMU, in the same run, as Markdown on stdout.
 import { parseArgs } from "node:util"
 import { measureBoots, measurePciExits } from "./boots.js"
 import { measureExits } from "./exits.js"
 import { measureMemory } from "./memory.js"
+import { measureNet } from "./net.js"
 import { formatReport, type Section } from "./report.js"
 import { measureRing, measureRingThreads } from "./ring.js"
 
@@ -13,6 +14,7 @@ const measurements: Readonly<Record<string, (runs: number) => Promise<Section>>>
   pci: measurePciExits,
   ring: measureRing,
   "ring-threads": measureRingThreads,
+  net: measureNet,
 }
 
 const { values, positionals } = parseArgs({ options: { runs: { type: "string" } }, allowPositionals: true })

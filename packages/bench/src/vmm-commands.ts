@@ -57,3 +57,29 @@ export function vmmCommand(vmm: VmmName, kernel: string, cmdline: string): strin
       ]
   }
 }
+
+/** The command line of a VMM for the guest of the network benchmark on tap0, in the lab. */
+export function netCommand(vmm: VmmName): string[] {
+  const cmdline = "console=ttyS0 quiet reboot=t panic=-1"
+  if (vmm === "virtkit") {
+    return [
+      ...["node", virtkit(), "run", "--accel=kvm", `--kernel=${FILES.kernel}`, `--initrd=${FILES.initrd}`],
+      ...["--memory=512M", "--cpus=1", "--net=tap=tap0", `--cmdline=${cmdline}`],
+    ]
+  }
+  return [
+    ...[
+      "qemu-system-x86_64",
+      "-M",
+      "microvm,pcie=on,rtc=on,pit=off,pic=off",
+      "-accel",
+      "kvm",
+      "-cpu",
+      "host",
+    ],
+    ...["-m", "512M", "-smp", "1", "-nodefaults", "-no-user-config", ...screen],
+    ...["-kernel", FILES.kernel, "-initrd", FILES.initrd, "-append", cmdline],
+    ...["-netdev", "tap,id=n0,ifname=tap0,script=no,downscript=no,vhost=off"],
+    ...["-device", "virtio-net-pci,netdev=n0,romfile=", "-device", "virtio-rng-pci"],
+  ]
+}

@@ -1,9 +1,7 @@
 import { findFile, type Share } from "@virtkit/lab"
+import { NET_TOOLS } from "./net-tools-path.js"
 
 const LIBRARIES = "/usr/lib/x86_64-linux-gnu"
-
-/** In the lab and in guests. Programs there need LD_LIBRARY_PATH. */
-export const NET_TOOLS = "/tools"
 
 /** Debian's ping, iperf3 and ethtool, and the libraries beyond libc that they need, by their names in {@link NET_TOOLS}. */
 const FILES: readonly [name: string, packageName: string, path: string][] = [
