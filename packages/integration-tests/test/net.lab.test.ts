@@ -13,22 +13,6 @@ interface Card {
   readonly offloads: "on" | "off"
 }
 
-/** How the driver is told to use it. */
-interface Setting {
-  readonly queues: number
-  readonly offloads: "on" | "off"
-  readonly mtu: number
-}
-
-const settings: Setting[] = [2, 1].flatMap((queues) =>
-  (["on", "off"] as const).flatMap((offloads) => [9000, 1500].map((mtu) => ({ queues, offloads, mtu }))),
-)
-
-/** Both ways at once, one and four streams. What a UDP run sends fits the time that such a guest needs for it. */
-const runs = ["-n 8M", "-u -b 20M -n 400K"].flatMap((kind) =>
-  [1, 4].map((streams) => `${kind} -P ${streams}`),
-)
-
 /** Sum of counters whose name says that something was wrong, of /proc/net/snmp and of interfaces' statistics. */
 const ERRORS = (device: string) =>
   `awk '/^(Ip|Icmp|Tcp|Udp):/ { if (names[$1]++) { for (i = 2; i <= NF; i++) if (name[$1, i] ~ /InCsumErrors|InErrs|InHdrErrors/ && $i > 0) print $1, name[$1, i], $i } else for (i = 2; i <= NF; i++) name[$1, i] = $i }' /proc/net/snmp; for f in /sys/class/net/${device}/statistics/*err*; do read -r n <$f; [ $n = 0 ] || echo $f $n; done`
@@ -53,7 +37,7 @@ describe("a Linux guest on a TAP interface", { timeout: 300_000 }, () => {
         programs: ["/usr/lib/x86_64-linux-gnu/libm.so.6"],
       },
     )
-    await linux.sh(`modprobe tun; ${TOOLS}; iperf3 -s -D`)
+    await linux.sh("modprobe tun")
   }, 240_000)
   afterEach(async () => {
     await guest?.end()
@@ -87,16 +71,7 @@ ip link set tap0 mtu 9000 up`)
     expect(await shell.run(COMPLAINTS)).toBe("")
   }
 
-  /** One run of iperf3, the guest the client: it ends without an error, and all streams of both ways carried something. */
-  async function iperf(shell: GuestShell, options: string): Promise<void> {
-    const said = await shell.run(`iperf3 -c ${HOST} --bidir -i 0 -f k ${options} 2>&1`)
-    expect(said).toMatch(/^iperf Done\.$/m)
-    const sent = [...said.matchAll(/^\[ *\d+\]\[([RT]X)-C\].* +([\d.]+) Kbits\/sec.* sender$/gm)]
-    const streams = Number(/-P (\d)/.exec(options)?.[1])
-    for (const way of ["TX", "RX"]) expect(sent.filter(([, kind]) => kind === way)).toHaveLength(streams)
-  }
-
-  it("shows the card as it was made, and runs iperf3 with 1 and 2 queues, MTU 1500 and 9000, offloads and none", async () => {
+  it("shows the card as it was made", async () => {
     const shell = await start({ queues: 2, offloads: "on" })
     expect(await shell.run("cd /sys/class/net/eth0; cat address mtu carrier; ls -1 queues; cd /")).toBe(
       `${MAC}\n9000\n1\nrx-0\nrx-1\ntx-0\ntx-1\n`,
@@ -117,42 +92,5 @@ ip link set tap0 mtu 9000 up`)
       /20 packets transmitted, 20 (packets )?received/,
     )
     await expectClean(shell)
-
-    for (const setting of settings) {
-      await use(shell, setting)
-      for (const options of runs) await iperf(shell, options)
-    }
-    await expectClean(shell)
   })
-
-  it("runs iperf3 without any offload", async () => {
-    const shell = await start({ queues: 1, offloads: "off" })
-    const features = await shell.run("ethtool -k eth0")
-    for (const name of ["tx-checksumming", "tcp-segmentation-offload", "rx-gro-hw"]) {
-      expect(features).toMatch(new RegExp(`^${name}: off`, "m"))
-    }
-    for (const mtu of [9000, 1500]) {
-      await use(shell, { queues: 1, offloads: "off", mtu })
-      for (const options of runs) await iperf(shell, options)
-    }
-    await expectClean(shell)
-  })
-
-  it("and the host ping each other 10,000 times in flood, and nothing is lost", async () => {
-    const shell = await start({ queues: 1, offloads: "on" })
-    const flood = (address: string) => `${NET_TOOLS}/ping -f -q -w 120 -c 10000 ${address}`
-    const lossless = "10000 packets transmitted, 10000 received, 0% packet loss"
-    expect(await shell.run(flood(HOST))).toContain(lossless)
-    expect(await linux.sh(`${TOOLS}; ${flood(GUEST)}`)).toContain(lossless)
-    await expectClean(shell)
-  })
-
-  /** By the driver's own commands. What is so already, ethtool refuses. */
-  async function use(shell: GuestShell, { queues, offloads, mtu }: Setting): Promise<void> {
-    const said = await shell.run(
-      `ip link set eth0 mtu ${mtu}; ethtool -L eth0 combined ${queues} 2>/dev/null; ethtool -K eth0 tx ${offloads} sg ${offloads} tso ${offloads} gso ${offloads} gro ${offloads} rx-gro-hw ${offloads} >/dev/null 2>&1; ethtool -l eth0 | grep Combined; ethtool -k eth0 | grep -E '^(tx-checksumming|tcp-segmentation-offload|rx-gro-hw)'`,
-    )
-    expect(said).toMatch(new RegExp(`Combined:\\s*${queues}\n.*: ${offloads}`))
-    await linux.sh(`/usr/bin/ip link set tap0 mtu ${mtu}`)
-  }
 })
