@@ -34,7 +34,7 @@ export interface DeviceAnnouncements {
 /** Room for the player's buffers, in bytes. The host gives what is used of it. */
 const MEMORY_BYTES = 256 * 2 ** 20
 
-/** What a {@link deviceTarget} asks of the queue implementation; `createQueue` of @virtkit/virtqueue fits. */
+/** What a `deviceTarget` asks of the queue implementation; `createQueue` of @virtkit/virtqueue fits. */
 export interface ReplayQueueOptions {
   readonly index: number
   readonly size: number
