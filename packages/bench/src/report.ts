@@ -15,7 +15,9 @@ const HEAD = ["", "virtkit", "QEMU 7.2", "ratio", "goal"]
 
 /** Medians with the range behind them, and virtkit's median as a multiple of the peer's. */
 export function row(what: string, virtkit: Summary, peer: Summary, goal = ""): string[] {
-  return [what, describe(virtkit), describe(peer), (virtkit.median / peer.median).toFixed(2), goal]
+  // Nothing beside nothing has no ratio.
+  const ratio = peer.median === 0 ? "" : (virtkit.median / peer.median).toFixed(2)
+  return [what, describe(virtkit), describe(peer), ratio, goal]
 }
 
 /** A row without a peer. */
