@@ -41,8 +41,6 @@ export class PciRegisters implements AcceleratedBusDevice {
   readonly #core: TransportCore
   readonly #interrupts: PciInterrupts
   readonly #file = new RegisterFile()
-  /** Scratch for configuration writes, by size: no allocation per write. */
-  readonly #configData: readonly Uint8Array[] = [0, 1, 2, 3, 4].map((size) => new Uint8Array(size))
 
   constructor(core: TransportCore, interrupts: PciInterrupts) {
     this.name = `${core.device.name} registers`
@@ -63,7 +61,7 @@ export class PciRegisters implements AcceleratedBusDevice {
 
   write(offset: number, size: AccessSize, value: number): void | Promise<void> {
     if (offset >= reg.DEVICE_OFFSET) {
-      this.#writeConfig(offset - reg.DEVICE_OFFSET, size, value)
+      this.#core.writeConfig(offset - reg.DEVICE_OFFSET, size, value)
       return undefined
     }
     if (WRITE_WIDTHS.get(offset) !== size) return undefined
@@ -180,12 +178,5 @@ export class PciRegisters implements AcceleratedBusDevice {
         queue.setAddressHalf("used", 1, value)
         break
     }
-  }
-
-  #writeConfig(offset: number, size: AccessSize, value: number): void {
-    const data = this.#configData[size]
-    if (data === undefined) return
-    for (let byte = 0; byte < size; byte++) data[byte] = value >>> (8 * byte)
-    this.#core.writeConfig(offset, data)
   }
 }

@@ -59,8 +59,6 @@ export class VirtioMmio implements AcceleratedBusDevice, Stateful {
   readonly #core: TransportCore
   readonly #interrupt: Interrupt
   readonly #registers = new RegisterFile()
-  /** Scratch for configuration writes, by size: no allocation per write. */
-  readonly #configData: readonly Uint8Array[] = [0, 1, 2, 3, 4].map((size) => new Uint8Array(size))
   #queueSelect = 0
   #deviceFeaturesSelect = 0
   #driverFeaturesSelect = 0
@@ -118,7 +116,7 @@ export class VirtioMmio implements AcceleratedBusDevice, Stateful {
 
   write(offset: number, size: AccessSize, value: number): void | Promise<void> {
     if (offset >= reg.VIRTIO_MMIO_CONFIG) {
-      this.#writeConfig(offset - reg.VIRTIO_MMIO_CONFIG, size, value)
+      this.#core.writeConfig(offset - reg.VIRTIO_MMIO_CONFIG, size, value)
       return undefined
     }
     if (size !== 4) return undefined
@@ -219,13 +217,6 @@ export class VirtioMmio implements AcceleratedBusDevice, Stateful {
         queue.setAddressHalf("used", 1, value)
         break
     }
-  }
-
-  #writeConfig(offset: number, size: AccessSize, value: number): void {
-    const data = this.#configData[size]
-    if (data === undefined) return
-    for (let byte = 0; byte < size; byte++) data[byte] = value >>> (8 * byte)
-    this.#core.writeConfig(offset, data)
   }
 
   #setConstants(): void {

@@ -1,4 +1,4 @@
-import { type GuestMemory, StateError, type VirtioDevice } from "@virtkit/interface"
+import { type AccessSize, type GuestMemory, StateError, type VirtioDevice } from "@virtkit/interface"
 import type { DeviceQueue } from "@virtkit/virtqueue"
 import { ActiveDevice } from "./active-device.js"
 import { VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_F_RING_RESET } from "./constants.js"
@@ -52,6 +52,8 @@ export class TransportCore {
   readonly #options: TransportCoreOptions
   readonly #queues: QueueSet
   readonly #active: ActiveDevice
+  /** Scratch for configuration writes, by size: no allocation per write. */
+  readonly #configData: readonly Uint8Array[] = [0, 1, 2, 3, 4].map((size) => new Uint8Array(size))
   #resetting: Promise<void> | undefined
   #closed = false
   #needsResetReason: string | undefined
@@ -168,8 +170,11 @@ export class TransportCore {
   }
 
   /** A write to the device configuration space; dropped unless all of it lies within (bad-input #5). */
-  writeConfig(offset: number, data: Uint8Array): void {
+  writeConfig(offset: number, size: AccessSize, value: number): void {
+    const data = this.#configData[size]
+    if (data === undefined) return
     if (this.#isStopped || offset < 0 || offset + data.length > this.device.config.length) return
+    for (let byte = 0; byte < size; byte++) data[byte] = value >>> (8 * byte)
     this.#active.writeConfig(offset, data)
     this.#events.registersChanged()
   }
