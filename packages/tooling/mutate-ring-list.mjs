@@ -264,9 +264,16 @@ export const MUTATIONS = [
   ],
   [
     "virtqueue/reader.ts",
-    "const address = view.getUint32(at + 4, true) * 0x1_0000_0000 + view.getUint32(at, true)\n    const bounds",
-    "const address = view.getUint32(at, true)\n    const bounds",
+    "const address = (high >>> 0) * 0x1_0000_0000 + (low >>> 0)\n    const bounds",
+    "const address = low >>> 0\n    const bounds",
     "addresses of 32 bits",
+  ],
+  ["virtqueue/reader.ts", "const length = bytes >>> 0", "const length = bytes", "lengths with a sign"],
+  [
+    "virtqueue/reader.ts",
+    "0x1_0000_0000 + (low >>> 0)\n    const bounds",
+    "0x1_0000_0000 + low\n    const bounds",
+    "lower halves of addresses with a sign",
   ],
   [
     "virtqueue/reader.ts",
@@ -325,20 +332,14 @@ export const MUTATIONS = [
   ],
   [
     "virtqueue/packed-ring.ts",
-    "if ((flags & OWNER) !== owner) return this.#break(NOT_AVAILABLE)",
-    "",
-    "a slot that is not available any more",
-  ],
-  [
-    "virtqueue/packed-ring.ts",
-    "if (((flags ^ this.#availOwner) & OWNER) !== (isNextLap ? OWNER : 0)) return this.#break(NOT_AVAILABLE)",
+    "if (((idAndFlags >>> 16) & OWNER) !== owner) return this.#break(NOT_AVAILABLE)",
     "",
     "a list over slots that are not available",
   ],
   [
     "virtqueue/packed-ring.ts",
-    "!== (isNextLap ? OWNER : 0)) return",
-    "!== 0) return",
+    "const owner = isNextLap ? this.#availOwner ^ OWNER : this.#availOwner",
+    "const owner = this.#availOwner",
     "wrap counter within a list stays",
   ],
   [
@@ -349,7 +350,7 @@ export const MUTATIONS = [
   ],
   [
     "virtqueue/packed-ring.ts",
-    "this.#addTable(slot, slot !== first || (flags & NEXT) !== 0, chain)",
+    "this.#addTable(slot, slot !== first || (idAndFlags & HAS_NEXT) !== 0, chain)",
     "this.#addTable(slot, slot !== first, chain)",
     "indirect at the start of a list",
   ],

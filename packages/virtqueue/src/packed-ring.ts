@@ -19,8 +19,9 @@ import type { PackedLayout } from "./ring-layout.js"
 const WORDS = 8
 const ID = 6
 const FLAGS = 7
-/** 32-bit words of a descriptor, and where its length is and its id with the flags. */
+/** 32-bit words of a descriptor, and where the upper half of its address is, its length and its id with the flags. */
 const LONGS = 4
+const HIGH = 1
 const LENGTH = 2
 const ID_AND_FLAGS = 3
 
@@ -30,6 +31,10 @@ const WRITE = VIRTQ_DESC_F_WRITE
 const INDIRECT = VIRTQ_DESC_F_INDIRECT
 const AVAIL = VIRTQ_DESC_F_AVAIL
 const OWNER: number = VIRTQ_DESC_F_AVAIL | VIRTQ_DESC_F_USED
+/** Flags in the word that they share with the id. */
+const HAS_NEXT: number = NEXT << 16
+const IS_WRITABLE: number = WRITE << 16
+const IS_INDIRECT: number = INDIRECT << 16
 const BYTES = DESC_BYTES
 const OK = TAKEN
 
@@ -106,22 +111,23 @@ export class PackedRing implements Ring {
       const found = this.#look()
       if (found !== OK) return found
     }
-    const owner = this.#availOwner
+    const longs = this.#longs
     const end = this.#seenEnd
     let slot = first
     chain.clear(0)
     // 2.8.6: a list is several descriptors in a row, all but the last with NEXT.
     for (;;) {
-      // In one, and once: the guest may change it meanwhile.
-      const idAndFlags = this.#longs[LONGS * slot + ID_AND_FLAGS]!
-      const flags = idAndFlags >>> 16
-      if ((flags & OWNER) !== owner) return this.#break(NOT_AVAILABLE)
+      // Sums would have to be checked for overflow; the lowest two bits of this are 0.
+      const at = slot << 2
+      // In one, and once: the guest may change it meanwhile. Whose the slot is was looked at before.
+      const idAndFlags = longs[at | ID_AND_FLAGS]!
+      const writable = (idAndFlags & IS_WRITABLE) !== 0
       const wrong =
-        (flags & INDIRECT) !== 0
-          ? this.#addTable(slot, slot !== first || (flags & NEXT) !== 0, chain)
-          : this.#reader.addBuffer(this.#desc, BYTES * slot, (flags & WRITE) !== 0, chain)
+        (idAndFlags & IS_INDIRECT) !== 0
+          ? this.#addTable(slot, slot !== first || (idAndFlags & HAS_NEXT) !== 0, chain)
+          : this.#reader.addBuffer(longs[at]!, longs[at | HIGH]!, longs[at | LENGTH]!, writable, chain)
       slot++
-      if ((flags & NEXT) === 0) {
+      if ((idAndFlags & HAS_NEXT) === 0) {
         chain.head = idAndFlags & 0xffff
         return this.#moveOn(chain, slot - first, wrong)
       }
@@ -216,6 +222,7 @@ export class PackedRing implements Ring {
    * broke a rule, which is read for its end only.
    */
   #takeRest(chain: RingChain, begun: number, problem: string | undefined): number {
+    const longs = this.#longs
     const room = this.#roomLeft()
     let wrong = problem
     let slots = begun
@@ -225,15 +232,17 @@ export class PackedRing implements Ring {
       if (slots === room) return this.#break(`more descriptors available than there is room for, ${room}`)
       const isNextLap = this.#availSlot + slots >= this.#size
       const slot = this.#availSlot + slots - (isNextLap ? this.#size : 0)
-      const idAndFlags = this.#longs[LONGS * slot + ID_AND_FLAGS]!
-      const flags = idAndFlags >>> 16
-      if (((flags ^ this.#availOwner) & OWNER) !== (isNextLap ? OWNER : 0)) return this.#break(NOT_AVAILABLE)
+      const at = LONGS * slot
+      const idAndFlags = longs[at + ID_AND_FLAGS]!
+      const owner = isNextLap ? this.#availOwner ^ OWNER : this.#availOwner
+      if (((idAndFlags >>> 16) & OWNER) !== owner) return this.#break(NOT_AVAILABLE)
+      const writable = (idAndFlags & IS_WRITABLE) !== 0
       wrong ??=
-        (flags & INDIRECT) !== 0
+        (idAndFlags & IS_INDIRECT) !== 0
           ? this.#addTable(slot, true, chain)
-          : this.#reader.addBuffer(this.#desc, BYTES * slot, (flags & WRITE) !== 0, chain)
+          : this.#reader.addBuffer(longs[at]!, longs[at + HIGH]!, longs[at + LENGTH]!, writable, chain)
       slots++
-      if ((flags & NEXT) === 0) {
+      if ((idAndFlags & HAS_NEXT) === 0) {
         chain.head = idAndFlags & 0xffff
         return this.#moveOn(chain, slots, wrong)
       }
@@ -297,7 +306,7 @@ export class PackedRing implements Ring {
     for (let index = 0; index < tableSize; index++) {
       const at = tableOffset + BYTES * index
       const writable = (table.getUint16(at + 14, true) & WRITE) !== 0
-      const rule = reader.addBuffer(table, at, writable, chain)
+      const rule = reader.addFrom(table, at, writable, chain)
       if (rule !== undefined) return rule
     }
     return undefined

@@ -49,16 +49,32 @@ export class DescriptorReader {
   }
 
   /** Adds the buffer of the descriptor at `at` to the chain; returns undefined, or which rule it breaks. */
-  addBuffer(view: DataView, at: number, writable: boolean, chain: RingChain): string | undefined {
+  addFrom(view: DataView, at: number, writable: boolean, chain: RingChain): string | undefined {
+    const low = view.getInt32(at, true)
+    const high = view.getInt32(at + 4, true)
+    return this.addBuffer(low, high, view.getInt32(at + 8, true), writable, chain)
+  }
+
+  /**
+   * The same with what the descriptor says: both halves of the address, and the length, each as a signed number of 32 bits,
+   * which as an argument is never an allocation.
+   */
+  addBuffer(
+    low: number,
+    high: number,
+    bytes: number,
+    writable: boolean,
+    chain: RingChain,
+  ): string | undefined {
     const { count } = chain
     // 2.7.4.2 and 2.8.5: after a writable buffer only writable ones.
     if (!writable && count > chain.readable) return "a readable buffer after a writable one"
-    const length = view.getUint32(at + 8, true)
+    const length = bytes >>> 0
     // Left out, so that no device ever spins on one (bad-input #14).
     if (length === 0) return undefined
     if (count === chain.addresses.length) chain.grow()
     // From 2^53 on, where no memory is, it may be another address than the guest's, but never one below that.
-    const address = view.getUint32(at + 4, true) * 0x1_0000_0000 + view.getUint32(at, true)
+    const address = (high >>> 0) * 0x1_0000_0000 + (low >>> 0)
     const bounds = this.#bounds
     chain.addresses[count] = address
     chain.lengths[count] = length

@@ -166,7 +166,7 @@ export class SplitRing implements Ring {
         index = 0
         continue
       }
-      const wrong = reader.addBuffer(table, at, (flagsAndNext & WRITE) !== 0, chain)
+      const wrong = reader.addFrom(table, at, (flagsAndNext & WRITE) !== 0, chain)
       if (wrong !== undefined) return wrong
       if ((flagsAndNext & NEXT) === 0) return undefined
       index = flagsAndNext >>> 16
