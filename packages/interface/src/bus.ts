@@ -28,7 +28,12 @@ export interface Doorbell {
   readonly length: 0 | 1 | 2 | 4 | 8
   /** Only writes of this value ring it; undefined matches any. Needs `length` other than 0. */
   readonly datamatch?: number
-  /** Called on the VM's thread some time after one or more such writes. */
+  /**
+   * An eventfd that the kernel is to signal, instead of one whose signals become calls of `ring`: somebody else waits for
+   * them. It stays open while the doorbell is in use.
+   */
+  readonly fd?: number
+  /** Called on the VM's thread some time after one or more such writes that the kernel did not signal `fd` for. */
   ring(): void
 }
 

@@ -7,6 +7,7 @@ export {
   SystemError,
   VirtkitError,
 } from "./errors.js"
+export type { ExternalQueue, ExternalQueues } from "./external.js"
 export type { Interrupt } from "./interrupt.js"
 export type { GuestMemory, GuestMemoryRegion } from "./memory.js"
 export type {

@@ -59,4 +59,9 @@ export interface GuestMemoryRegion {
   readonly byteOffset: number
   /** Address of the first byte in this process, or 0 when it has no stable one. */
   readonly hostAddress: number
+  /**
+   * Descriptor and offset in bytes by which another process can map the same memory; undefined for memory of this
+   * process alone. It belongs to the region.
+   */
+  readonly file?: { readonly fd: number; readonly offset: number } | undefined
 }

@@ -1,3 +1,4 @@
+import type { ExternalQueue, ExternalQueues } from "./external.js"
 import type { GuestMemory } from "./memory.js"
 import type { Queue } from "./queue.js"
 import type { Stateful } from "./state.js"
@@ -24,10 +25,16 @@ export interface VirtioDevice extends Stateful {
   /** Device configuration space as the driver reads it, little-endian. */
   readonly config: Uint8Array
   /**
-   * The driver wrote `data` at `offset` of the configuration space; the range is within `config`, whose bytes are not
-   * changed by the transport. Absent when no field is writable by the driver.
+   * Present, and the same for ever, when somebody else works on the queues of the device. Then `DeviceContext.queues` are not
+   * for use, guest memory has to be one that others can map (`GuestMemoryRegion.file`), and `resetQueue` is absent.
    */
-  writeConfig?(offset: number, data: Uint8Array): void
+  readonly external?: ExternalQueues
+  /**
+   * The driver wrote `data` at `offset` of the configuration space; the range is within `config`, whose bytes are not
+   * changed by the transport. Absent when no field is writable by the driver. When it returns a promise the driver's write
+   * is complete when that settles; it must not reject, and `data` is good only until the call returns.
+   */
+  writeConfig?(offset: number, data: Uint8Array): void | Promise<void>
   /** The driver set DRIVER_OK. `context` is valid until `reset`. */
   activate(context: DeviceContext): void
   /** The driver made buffers available in that queue, or may have. Spurious calls are allowed. */
@@ -59,6 +66,11 @@ export interface DeviceContext {
    * when a queue is reset (`VirtioDevice.resetQueue`) and enabled again.
    */
   readonly queues: readonly (Queue | undefined)[]
+  /**
+   * By queue index, those of a device with `VirtioDevice.external`; undefined for a queue that the driver did not enable.
+   * Absent for other devices, and where a transport cannot hand over its queues.
+   */
+  readonly external?: readonly (ExternalQueue | undefined)[]
   /** Applies `update`, which changes the bytes of `VirtioDevice.config`, and tells the driver (configuration interrupt). */
   updateConfig(update: () => void): void
   /** The device is in a state that only a reset heals: sets DEVICE_NEEDS_RESET and tells the driver. */

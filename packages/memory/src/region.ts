@@ -4,11 +4,6 @@ import { PAGE_SIZE } from "./layout.js"
 
 /** A region whose memory somebody owns. Made by the functions of a backing, handed to a {@link GuestMemoryMap}. */
 export interface BackedRegion extends GuestMemoryRegion {
-  /**
-   * Descriptor and offset in bytes by which another process can map the same memory; undefined for memory of this
-   * process alone. It belongs to the region.
-   */
-  readonly file?: { readonly fd: number; readonly offset: number }
   /** Gives the memory back. Idempotent. */
   release(): void
 }
@@ -23,7 +18,7 @@ export class MappedRegion implements GuestMemoryRegion {
   readonly buffer: ArrayBufferLike
   readonly byteOffset: number
   readonly hostAddress: number
-  readonly file: BackedRegion["file"]
+  readonly file: GuestMemoryRegion["file"]
   /** First guest address past the region. */
   readonly end: number
   readonly view: DataView

@@ -44,5 +44,10 @@ export interface PciMsi extends Interrupt {
    * `signal`. Must not throw.
    */
   route(address: number, data: number): void
+  /**
+   * Has the kernel send the message whenever the eventfd `fd` is signalled, also for a signal that is in `fd` already. Returns
+   * what ends that, which comes before `close`; undefined when the kernel refuses. Absent where it never can.
+   */
+  connectFd?(fd: number): (() => void) | undefined
   close(): void
 }

@@ -6,6 +6,7 @@ import {
   PCI_MSIX_FLAGS_MASKALL,
 } from "./constants.js"
 import type { PciHost, PciMsi } from "./host.js"
+import { MsixConnections } from "./msix-connections.js"
 import {
   ENTRY_ADDRESS,
   ENTRY_ADDRESS_UPPER,
@@ -45,6 +46,7 @@ export class Msix {
   /** A bit a vector, in whole 64-bit words. */
   readonly #pending: Uint8Array
   #pendingCount = 0
+  readonly #connections: MsixConnections
   #enabled = false
   #masked = false
 
@@ -53,6 +55,7 @@ export class Msix {
     this.#host = host
     this.#layout = layout
     this.#busMaster = busMaster
+    this.#connections = new MsixConnections((vector) => this.#liveMessage(vector))
     const { vectors } = layout
     this.#vectors = new Array(vectors).fill(undefined)
     this.#messages = new Array(vectors).fill(undefined)
@@ -76,7 +79,10 @@ export class Msix {
   /** The interrupt of a vector; undefined for one that the table does not have (bad-input #6). */
   vector(index: number): Interrupt | undefined {
     if (!Number.isInteger(index) || index < 0 || index >= this.#layout.vectors) return undefined
-    this.#vectors[index] ??= { signal: () => this.#signal(index) }
+    this.#vectors[index] ??= {
+      signal: () => this.#signal(index),
+      connect: (fd, changed) => this.#connections.add(index, fd, changed),
+    }
     return this.#vectors[index]
   }
 
@@ -106,7 +112,12 @@ export class Msix {
     this.#enabled = (flags & PCI_MSIX_FLAGS_ENABLE) !== 0
     this.#masked = (flags & PCI_MSIX_FLAGS_MASKALL) !== 0
     if (wasEnabled && !this.#enabled) this.#clearPending()
-    if (wasLive || !this.#enabled || this.#masked) return
+    if (!wasLive && this.#enabled && !this.#masked) this.#goLive()
+    this.#connections.update()
+  }
+
+  /** The vectors that are not masked each by itself can be sent from now on. */
+  #goLive(): void {
     this.#together(() => {
       for (let vector = 0; vector < this.#layout.vectors; vector++) {
         if (!this.#isMasked(vector)) this.#route(vector)
@@ -116,10 +127,16 @@ export class Msix {
       this.#unmask(vector)
   }
 
+  /** What the function may do has changed. */
+  busMasterChanged(): void {
+    this.#connections.update()
+  }
+
   /** As after power-on: every vector masked. Routes stay, for the case that the guest wants the same again. */
   reset(): void {
     this.#enabled = false
     this.#masked = false
+    this.#connections.update()
     this.#clearPending()
     for (const page of this.#pages) page.reset()
   }
@@ -187,7 +204,12 @@ export class Msix {
   }
 
   #entryWritten(vector: number, field: number): void {
-    if (!this.#enabled || this.#isMasked(vector)) return
+    if (!this.#enabled) return
+    if (!this.#isMasked(vector)) this.#entryChanged(vector, field)
+    this.#connections.update(vector)
+  }
+
+  #entryChanged(vector: number, field: number): void {
     // The specification leaves open what a change of address or data does without masking first: it takes effect.
     if (field === ENTRY_CONTROL) this.#unmask(vector)
     else this.#route(vector)
@@ -228,6 +250,12 @@ export class Msix {
     } catch {
       return undefined
     }
+  }
+
+  /** The message that a signal of the vector would send at once. */
+  #liveMessage(vector: number): PciMsi | undefined {
+    if (!this.#enabled || !this.#busMaster() || this.#isMasked(vector)) return undefined
+    return Number.isNaN(this.#routedAddress[vector]!) ? undefined : this.#messages[vector]
   }
 
   #setPending(vector: number): void {

@@ -140,6 +140,7 @@ export class FunctionSlot implements PciSlot {
 
   /** The guest changed the command register of the port above, so that `busMaster` may have changed. */
   upstreamChanged(): void {
+    this.#msix?.busMasterChanged()
     this.function.commandChanged?.()
   }
 
@@ -235,6 +236,7 @@ export class FunctionSlot implements PciSlot {
     this.#command = command
     this.#updateIntx()
     this.#parent.context.decodeChanged()
+    this.#msix?.busMasterChanged()
     this.function.commandChanged?.()
   }
 

@@ -91,6 +91,54 @@ describe("MSI-X", () => {
     expect(host.msis[0]?.count).toBe(1)
   })
 
+  it("has the kernel send a vector for an eventfd while a signal would leave at once", async () => {
+    const { driver, host, fn, at, bus } = withVectors(2)
+    const log: string[] = []
+    const connect = (fd: number) => fn.slot.msix(1)!.connect!(fd, (direct) => log.push(`${fd} ${direct}`))
+    /** What has changed, and what the kernel serves. */
+    const after = () => [log.splice(0), host.msis[0]?.connected ?? []]
+    const end = connect(7)
+    expect(after()).toEqual([[], []])
+    driver.setMsixEntry(at, 1, { address: APIC, data: 9 })
+    expect(after()).toEqual([[], []])
+    driver.setMsix(at, { enabled: true })
+    expect(after()).toEqual([["7 true"], [7]])
+    connect(8)
+    expect(after()).toEqual([["8 true"], [7, 8]])
+    driver.maskMsix(at, 1, true)
+    expect(after()).toEqual([["7 false", "8 false"], []])
+    fn.slot.msix(1)?.signal()
+    driver.maskMsix(at, 1, false)
+    expect(after()).toEqual([
+      ["7 true", "8 true"],
+      [7, 8],
+    ])
+    expect(host.msis[0]?.count).toBe(1)
+    end()
+    end()
+    expect(after()).toEqual([[], [8]])
+    for (const [off, on] of [
+      [
+        () => driver.setMsix(at, { enabled: true, masked: true }),
+        () => driver.setMsix(at, { enabled: true }),
+      ],
+      [() => driver.setMsix(at, { enabled: false }), () => driver.setMsix(at, { enabled: true })],
+      [() => driver.command(at, 0, PCI_COMMAND.BUS_MASTER), () => driver.command(at, PCI_COMMAND.BUS_MASTER)],
+      // An address of 0 is none.
+      [
+        () => driver.setMsixEntry(at, 1, { address: 0, data: 9 }),
+        () => driver.setMsixEntry(at, 1, { address: APIC, data: 9 }),
+      ],
+    ] as const) {
+      void off()
+      expect(after()).toEqual([["8 false"], []])
+      void on()
+      expect(after()).toEqual([["8 true"], [8]])
+    }
+    await bus.close()
+    expect(after()).toEqual([["8 false"], []])
+  })
+
   it("bad-input #34: masking and unmasking without end takes no route and no interrupt more", () => {
     const { driver, host, fn, at } = withVectors(2)
     driver.setMsix(at, { enabled: true })

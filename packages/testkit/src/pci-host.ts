@@ -45,6 +45,8 @@ export class FakeMsi implements Interrupt {
   address: number | undefined
   data: number | undefined
   closed = false
+  /** Eventfds that the kernel would send it for. */
+  readonly connected: number[] = []
 
   route(address: number, data: number): void {
     if (this.closed) throw new Error("routed after close")
@@ -57,6 +59,16 @@ export class FakeMsi implements Interrupt {
     if (this.closed) throw new Error("signalled after close")
     if (this.routes === 0) throw new Error("signalled before it was routed")
     this.count++
+  }
+
+  connectFd(fd: number): () => void {
+    if (this.closed) throw new Error("connected after close")
+    if (this.routes === 0) throw new Error("connected before it was routed")
+    this.connected.push(fd)
+    return () => {
+      if (this.closed) throw new Error("disconnected after close")
+      this.connected.splice(this.connected.indexOf(fd), 1)
+    }
   }
 
   close(): void {

@@ -2,6 +2,15 @@ import type { AccessSize, BusDevice, PciSlot } from "@virtkit/interface"
 import { VIRTIO_INTERRUPT_CONFIG, VIRTIO_INTERRUPT_QUEUE } from "@virtkit/virtio"
 import { VIRTIO_MSI_NO_VECTOR } from "./constants.js"
 
+/** An eventfd whose signals are interrupts of a queue, while MSI-X is enabled and the queue has a vector. */
+interface Connection {
+  readonly fd: number
+  readonly changed: (direct: boolean) => void
+  /** Set while it is connected to that vector. */
+  end: (() => void) | undefined
+  direct: boolean
+}
+
 /**
  * How the driver is told: by MSI-X vectors if it enabled MSI-X, else by ISR status and INTx (4.1.5.1.2, 4.1.4.5). As a
  * bus device it is the ISR status, which a read clears.
@@ -14,6 +23,8 @@ export class PciInterrupts implements BusDevice {
   readonly #queueVectors: Uint16Array
   #configVector = VIRTIO_MSI_NO_VECTOR
   #isr = 0
+  /** By queue. */
+  readonly #connections = new Map<number, Connection>()
   #slot: PciSlot | undefined
 
   constructor(name: string, queues: number, vectors: number) {
@@ -45,7 +56,38 @@ export class PciInterrupts implements BusDevice {
   }
 
   setQueueVector(queue: number, vector: number): void {
-    if (queue < this.#queueVectors.length) this.#queueVectors[queue] = this.#checked(vector)
+    if (queue >= this.#queueVectors.length) return
+    this.#queueVectors[queue] = this.#checked(vector)
+    const connection = this.#connections.get(queue)
+    if (connection !== undefined) this.#connectVector(queue, connection)
+  }
+
+  /** Signals of the eventfd are used buffer notifications of the queue: `ExternalQueue.connect`. */
+  connect(queue: number, fd: number, changed: (direct: boolean) => void): void {
+    const connection = { fd, changed, end: undefined, direct: false }
+    this.#connections.set(queue, connection)
+    this.#connectVector(queue, connection)
+  }
+
+  /** Ends all connections. */
+  disconnect(): void {
+    for (const connection of this.#connections.values()) connection.end?.()
+    this.#connections.clear()
+  }
+
+  /** The vector of the queue may be another than before. Without MSI-X the vector is never direct. */
+  #connectVector(queue: number, connection: Connection): void {
+    connection.end?.()
+    connection.end = undefined
+    const was = connection.direct
+    connection.direct = false
+    const vector = this.#queueVectors[queue]!
+    const interrupt = vector === VIRTIO_MSI_NO_VECTOR ? undefined : this.#slot?.msix(vector)
+    connection.end = interrupt?.connect?.(connection.fd, (direct) => {
+      connection.direct = direct
+      connection.changed(direct)
+    })
+    if (was && !connection.direct) connection.changed(false)
   }
 
   get queueVectors(): number[] {

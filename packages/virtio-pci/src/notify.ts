@@ -12,12 +12,19 @@ export class NotifyStructure implements AcceleratedBusDevice {
   readonly doorbells: readonly Doorbell[]
   readonly #notify: (queue: number) => void
 
-  constructor(name: string, queues: number, notify: (queue: number) => void) {
+  /** `kicks`: by queue, an eventfd for the kernel to signal instead of `notify`. */
+  constructor(
+    name: string,
+    queues: number,
+    notify: (queue: number) => void,
+    kicks: readonly number[] | undefined,
+  ) {
     this.name = `${name} notify`
     this.#notify = notify
     this.doorbells = Array.from({ length: queues }, (_, queue) => ({
       offset: NOTIFY_MULTIPLIER * queue,
       length: 0,
+      ...(kicks && { fd: kicks[queue]! }),
       ring: () => notify(queue),
     }))
   }

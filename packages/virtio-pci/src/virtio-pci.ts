@@ -178,7 +178,9 @@ export class VirtioPci implements PciFunction {
   }
 
   #registersBar(layout: BarLayout): PciBar {
-    const notify = new NotifyStructure(this.name, this.#missed.length, (queue) => this.#notify(queue))
+    const { external } = this.device
+    const ring = (queue: number) => this.#notify(queue)
+    const notify = new NotifyStructure(this.name, this.#missed.length, ring, external?.kicks)
     return {
       index: pci.REGISTERS_BAR,
       kind: "memory64",
@@ -206,6 +208,8 @@ export class VirtioPci implements PciFunction {
   #events(): TransportEvents {
     return {
       queueInterrupt: (index) => this.#interrupts.queue(index),
+      connectQueue: (index, fd, changed) => this.#interrupts.connect(index, fd, changed),
+      disconnectQueues: () => this.#interrupts.disconnect(),
       configInterrupt: () => this.#interrupts.config(),
       registersChanged: () => this.#registers.refresh(),
       resetDone: () => {

@@ -1,5 +1,6 @@
 import {
   type DeviceContext,
+  type ExternalQueue,
   type GuestMemory,
   type Queue,
   type VirtioDevice,
@@ -46,13 +47,22 @@ export class ActiveDevice {
     return this.#touched
   }
 
-  activate(memory: GuestMemory, features: bigint, queues: (Queue | undefined)[]): void {
+  /** `external`: of a device that has its queues worked on by others. */
+  activate(
+    memory: GuestMemory,
+    features: bigint,
+    queues: (Queue | undefined)[],
+    external?: readonly (ExternalQueue | undefined)[],
+  ): void {
     this.#active = true
     this.#touched = true
     this.#generation++
     this.#queues = queues
     try {
-      this.#device.activate(this.#context(memory, features))
+      this.#device.activate({
+        ...this.#context(memory, features),
+        ...(external !== undefined && { external }),
+      })
     } catch (error) {
       this.#fail("activate", error)
     }
@@ -72,12 +82,14 @@ export class ActiveDevice {
     }
   }
 
-  writeConfig(offset: number, data: Uint8Array): void {
+  /** The promise, if there is one, never rejects. */
+  writeConfig(offset: number, data: Uint8Array): void | Promise<void> {
     this.#touched = true
     try {
-      this.#device.writeConfig?.(offset, data)
+      const pending = this.#device.writeConfig?.(offset, data)
+      return pending?.catch((error: unknown) => this.#fail("writeConfig", error))
     } catch (error) {
-      this.#fail("writeConfig", error)
+      return this.#fail("writeConfig", error)
     }
   }
 

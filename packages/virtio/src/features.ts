@@ -47,6 +47,10 @@ export function ringOffers(offers: RingOffers): bigint {
   )
 }
 
+/** What rings can have, which needs whoever works on them to be able to. */
+const RING_FEATURES =
+  VIRTIO_F_RING_PACKED | VIRTIO_F_IN_ORDER | VIRTIO_F_RING_EVENT_IDX | VIRTIO_F_RING_INDIRECT_DESC
+
 /** Feature negotiation (virtio 1.3, section 2.2): what is offered, and what the driver wrote so far. */
 export class FeatureNegotiation {
   readonly offered: bigint
@@ -61,7 +65,8 @@ export class FeatureNegotiation {
       }
     }
     const reset = device.resetQueue === undefined ? 0n : VIRTIO_F_RING_RESET
-    this.offered = device.features | transport | reset | VIRTIO_F_VERSION_1
+    const rings = device.external === undefined ? RING_FEATURES : device.external.ringFeatures
+    this.offered = device.features | (transport & (rings | ~RING_FEATURES)) | reset | VIRTIO_F_VERSION_1
     this.#offeredWords = Uint32Array.from({ length: WORDS }, (_, word) => wordOf(this.offered, word))
   }
 

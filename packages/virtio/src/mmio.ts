@@ -85,6 +85,7 @@ export class VirtioMmio implements AcceleratedBusDevice, Stateful {
       offset: reg.VIRTIO_MMIO_QUEUE_NOTIFY,
       length: 4,
       datamatch: index,
+      ...(device.external && { fd: device.external.kicks[index]! }),
       ring: () => this.#core.notify(index),
     }))
     this.#setConstants()
@@ -116,8 +117,7 @@ export class VirtioMmio implements AcceleratedBusDevice, Stateful {
 
   write(offset: number, size: AccessSize, value: number): void | Promise<void> {
     if (offset >= reg.VIRTIO_MMIO_CONFIG) {
-      this.#core.writeConfig(offset - reg.VIRTIO_MMIO_CONFIG, size, value)
-      return undefined
+      return this.#core.writeConfig(offset - reg.VIRTIO_MMIO_CONFIG, size, value)
     }
     if (size !== 4) return undefined
     if (offset === reg.VIRTIO_MMIO_STATUS) return this.#core.writeStatus(value)

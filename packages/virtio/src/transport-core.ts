@@ -1,4 +1,10 @@
-import { type AccessSize, type GuestMemory, StateError, type VirtioDevice } from "@virtkit/interface"
+import {
+  type AccessSize,
+  type ExternalQueue,
+  type GuestMemory,
+  StateError,
+  type VirtioDevice,
+} from "@virtkit/interface"
 import type { DeviceQueue } from "@virtkit/virtqueue"
 import { ActiveDevice } from "./active-device.js"
 import { VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_F_RING_RESET } from "./constants.js"
@@ -12,6 +18,13 @@ import { parseTransportState, type TransportState } from "./state.js"
 export interface TransportEvents {
   /** Used buffer notification of that queue. */
   queueInterrupt(index: number): void
+  /**
+   * Of a device with `external`: whenever the eventfd is signalled a `queueInterrupt` of that queue is due, which the kernel may
+   * see to, as `ExternalQueue.connect` says; until that queue is disconnected. Absent: it never can.
+   */
+  connectQueue?(index: number, fd: number, changed: (direct: boolean) => void): void
+  /** The device is being reset: signals of those eventfds must not reach the guest any more. */
+  disconnectQueues?(): void
   /** Configuration change notification. */
   configInterrupt(): void
   /** Status, queues, configuration bytes or generation may have changed by something else than a register write. */
@@ -170,13 +183,15 @@ export class TransportCore {
   }
 
   /** A write to the device configuration space; dropped unless all of it lies within (bad-input #5). */
-  writeConfig(offset: number, size: AccessSize, value: number): void {
+  writeConfig(offset: number, size: AccessSize, value: number): void | Promise<void> {
     const data = this.#configData[size]
-    if (data === undefined) return
-    if (this.#isStopped || offset < 0 || offset + data.length > this.device.config.length) return
+    if (data === undefined) return undefined
+    if (this.#isStopped || offset < 0 || offset + data.length > this.device.config.length) return undefined
     for (let byte = 0; byte < size; byte++) data[byte] = value >>> (8 * byte)
-    this.#active.writeConfig(offset, data)
+    const pending = this.#active.writeConfig(offset, data)
+    if (pending !== undefined) return pending.then(() => this.#events.registersChanged())
     this.#events.registersChanged()
+    return undefined
   }
 
   /** Throws {@link StateError} during a reset. */
@@ -247,10 +262,39 @@ export class TransportCore {
   }
 
   #activate(): void {
+    const { memory } = this.#options
+    if (this.device.external !== undefined) {
+      this.#active.activate(memory, this.features.driver, this.#queues.enabled, this.#externalQueues())
+      return
+    }
     // The driver may offer buffers before DRIVER_OK, and notifies of none of them.
     const waiting = this.#queues.enableNotifications()
-    this.#active.activate(this.#options.memory, this.features.driver, this.#queues.enabled)
+    this.#active.activate(memory, this.features.driver, this.#queues.enabled)
     for (const index of waiting) this.notify(index)
+  }
+
+  /** Those that the driver enabled. They reach the guest until the next deactivation. */
+  #externalQueues(): (ExternalQueue | undefined)[] {
+    const events = this.#events
+    return this.#queues.enabled.map((queue, index) => {
+      if (queue === undefined) return undefined
+      const { size } = queue
+      const config = this.#queues.get(index)!
+      // Nobody uses it, but as long as it is open the queue is the one that was handed over.
+      const isCurrent = () => config.queue === queue
+      return {
+        size,
+        desc: config.address("desc"),
+        avail: config.address("avail"),
+        used: config.address("used"),
+        interrupt: () => {
+          if (isCurrent() && !this.#status.isDead) events.queueInterrupt(index)
+        },
+        connect: (fd, changed) => {
+          if (isCurrent()) events.connectQueue?.(index, fd, changed)
+        },
+      }
+    })
   }
 
   /** The driver enabled a queue of an active device; there may be chains in it already. */
@@ -269,6 +313,7 @@ export class TransportCore {
 
   /** From here on neither the device's queues nor its context reach the guest. */
   #deactivate(): void {
+    if (this.device.external !== undefined) this.#events.disconnectQueues?.()
     this.#active.deactivate()
     this.#queues.disable()
   }

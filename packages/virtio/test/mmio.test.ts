@@ -6,6 +6,52 @@ import { setup } from "./setup.js"
 
 const STARTED = STATUS.ACKNOWLEDGE | STATUS.DRIVER | STATUS.FEATURES_OK | STATUS.DRIVER_OK
 
+/** A device whose queues somebody else works on; of the descriptors nobody looks at more than the numbers. */
+class FarDevice extends EchoDevice {
+  readonly external = { ringFeatures: 0n, kicks: [100, 101] }
+}
+
+describe("a device whose queues somebody else works on", () => {
+  it("has doorbells that ring elsewhere, and gets the rings, which nobody here touches", async () => {
+    const device = new FarDevice()
+    const { transport, driver, memory, interrupt } = setup({ device })
+    expect(transport.doorbells.map(({ fd, datamatch }) => [fd, datamatch])).toEqual([
+      [100, 0],
+      [101, 1],
+    ])
+    await driver.start()
+    expect(driver.features & (3n << 28n)).toBe(0n)
+    const [queue] = device.context!.external!
+    const { desc, avail, used } = driver.rings[0]!
+    expect(queue).toMatchObject({ size: 16, desc, avail, used })
+    expect([memory.readUint16(used), memory.readUint16(used + 2)]).toEqual([0, 0])
+    queue!.connect(7, () => device.calls.push("direct"))
+    queue!.interrupt()
+    expect([interrupt.count, driver.handleInterrupt().usedBuffer]).toEqual([1, true])
+    driver.notify(1)
+    expect(device.calls).toEqual(["activate", "notify 1"])
+    await driver.reset()
+    // bad-input #27.
+    queue!.interrupt()
+    expect(interrupt.count).toBe(1)
+  })
+
+  it("has a vCPU wait until a write of configuration is complete", async () => {
+    const device = new FarDevice()
+    const { transport } = setup({ device })
+    let done = () => {}
+    device.writeConfig = () =>
+      new Promise<void>((resolve) => {
+        done = resolve
+      })
+    const pending = transport.write(0x100, 1, 42)
+    device.config[0] = 42
+    done()
+    await pending
+    expect(transport.read(0x100, 1)).toBe(42)
+  })
+})
+
 describe("registers (4.2.2)", () => {
   it("identify a version 2 device", () => {
     const { driver } = setup()

@@ -1,7 +1,8 @@
 import { type Doorbell, SystemError } from "@virtkit/interface"
-import type { Vm as KvmVm } from "@virtkit/kvm"
+import type { IoEventFd, Vm as KvmVm } from "@virtkit/kvm"
 import { EventFd, Poller } from "@virtkit/native"
 
+/** A doorbell whose rings become calls. */
 interface Registered {
   readonly doorbell: Doorbell
   readonly eventFd: EventFd
@@ -33,15 +34,30 @@ export class Doorbells {
    * writes then exit and reach the device as any other. Otherwise returns what takes it away.
    */
   add(space: DoorbellSpace, address: number, doorbell: Doorbell): (() => void) | undefined {
+    if (doorbell.fd === undefined) return this.#addRinging(space, address, doorbell)
+    try {
+      const ioEventFd = this.#register(space, address, doorbell, doorbell.fd)
+      return () => ioEventFd.close()
+    } catch (error) {
+      if (isFull(error)) return undefined
+      throw error
+    }
+  }
+
+  #register(space: DoorbellSpace, address: number, doorbell: Doorbell, fd: number): IoEventFd {
+    return this.#vm.ioeventfd({
+      fd,
+      space: space === "io" ? "pio" : "mmio",
+      address: address + doorbell.offset,
+      length: doorbell.length,
+      ...(doorbell.datamatch === undefined ? {} : { datamatch: doorbell.datamatch }),
+    })
+  }
+
+  #addRinging(space: DoorbellSpace, address: number, doorbell: Doorbell): (() => void) | undefined {
     const eventFd = new EventFd()
     try {
-      const ioEventFd = this.#vm.ioeventfd({
-        fd: eventFd.fd,
-        space: space === "io" ? "pio" : "mmio",
-        address: address + doorbell.offset,
-        length: doorbell.length,
-        ...(doorbell.datamatch === undefined ? {} : { datamatch: doorbell.datamatch }),
-      })
+      const ioEventFd = this.#register(space, address, doorbell, eventFd.fd)
       const token = this.#freeToken()
       this.#poller.add(eventFd.fd, token)
       this.#registered[token] = { doorbell, eventFd, remove: () => ioEventFd.close() }
@@ -52,7 +68,7 @@ export class Doorbells {
       }
     } catch (error) {
       eventFd.close()
-      if (error instanceof SystemError && error.code === "ENOSPC") return undefined
+      if (isFull(error)) return undefined
       throw error
     }
   }
@@ -91,4 +107,8 @@ export class Doorbells {
     for (let token = 0; token < this.#registered.length; token++) this.#remove(token)
     this.#poller.close()
   }
+}
+
+function isFull(error: unknown): boolean {
+  return error instanceof SystemError && error.code === "ENOSPC"
 }

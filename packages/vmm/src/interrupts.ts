@@ -1,4 +1,4 @@
-import type { Interrupt } from "@virtkit/interface"
+import { type Interrupt, SystemError } from "@virtkit/interface"
 import type { Vm as KvmVm } from "@virtkit/kvm"
 import { EventFd } from "@virtkit/native"
 import { GsiRouting } from "./gsi-routing.js"
@@ -13,6 +13,8 @@ interface Wire {
 export interface MessageInterrupt extends Interrupt {
   /** Address and data of the message that a signal sends. */
   route(address: number, data: number): void
+  /** Sends it whenever that eventfd is signalled, too. Returns what ends that; undefined when KVM refuses. */
+  connectFd(fd: number): (() => void) | undefined
   /** Idempotent. */
   close(): void
 }
@@ -57,6 +59,7 @@ export class Interrupts {
     return {
       signal: () => wire.eventFd.signal(),
       route: (address, data) => this.#routing.route(gsi, address, data),
+      connectFd: (fd) => this.#connect(fd, gsi),
       close: () => {
         if (!this.#messages.delete(wire)) return
         wire.close()
@@ -73,6 +76,17 @@ export class Interrupts {
   /** Messages that exist; for statistics and tests. */
   get messages(): number {
     return this.#messages.size
+  }
+
+  #connect(fd: number, gsi: number): (() => void) | undefined {
+    try {
+      const irqFd = this.#vm.irqfd({ fd, gsi })
+      return () => irqFd.close()
+    } catch (error) {
+      // Whoever has the descriptor can still look at it.
+      if (error instanceof SystemError) return undefined
+      throw error
+    }
   }
 
   #wire(gsi: number): Wire {

@@ -49,6 +49,10 @@ export interface VmOptions {
    * configuration space in memory, and pay an exit for each access.
    */
   readonly legacy?: boolean
+  /**
+   * Default "anonymous"; "memfd" when a device needs memory that another process can map, as those of vhost-user do. Such a
+   * device can be plugged in later only if it is not "anonymous".
+   */
   readonly memoryBacking?: MemoryBacking
   /** Where unpacked kernels are kept between runs; default: nowhere, they are unpacked each time. */
   readonly kernelCache?: string
@@ -106,7 +110,7 @@ const MIB = 2 ** 20
 const PAGE = 4096
 
 /** Throws {@link ConfigError} with what is wrong and what would be right. */
-export function checkOptions(options: VmOptions): VmConfig {
+export function checkOptions(options: VmOptions, devices: readonly VmDevice[] = []): VmConfig {
   const cpus = checkCpus(options.cpus ?? 1)
   const transport = checkTransport(options.transport ?? "pci")
   return {
@@ -123,7 +127,7 @@ export function checkOptions(options: VmOptions): VmConfig {
     rings: checkRings(options.rings ?? {}),
     hotPlugSlots: checkHotPlugSlots(options.hotPlugSlots ?? 0, transport),
     legacy: options.legacy,
-    memoryBacking: options.memoryBacking ?? "anonymous",
+    memoryBacking: checkBacking(options.memoryBacking, devices),
     kernelCache: options.kernelCache,
     kvm: options.kvm ?? "/dev/kvm",
     onFirmwareDebug: options.onFirmwareDebug,
@@ -134,6 +138,24 @@ export function checkOptions(options: VmOptions): VmConfig {
 function checkTransport(transport: Transport): Transport {
   if (transport === "pci" || transport === "mmio") return transport
   throw new ConfigError(`transport: ${transport} is not possible, give "pci" or "mmio"`)
+}
+
+function checkBacking(wanted: MemoryBacking | undefined, devices: readonly VmDevice[]): MemoryBacking {
+  const backing = wanted ?? (devices.some(needsSharedMemory) ? "memfd" : "anonymous")
+  for (const device of devices) checkSharing(device, backing)
+  return backing
+}
+
+/** Throws {@link ConfigError} for a device that cannot work on such memory. */
+export function checkSharing(device: VmDevice, backing: MemoryBacking): void {
+  if (backing !== "anonymous" || !needsSharedMemory(device)) return
+  throw new ConfigError(
+    `${device.name}: another process serves it, which cannot map anonymous memory; set memoryBacking to "memfd"`,
+  )
+}
+
+function needsSharedMemory(device: VmDevice): boolean {
+  return "external" in device && device.external !== undefined
 }
 
 const RING_OFFERS = ["packed", "inOrder", "eventIdx", "indirect"]

@@ -8,7 +8,7 @@ import { closeDevices, settleDevices } from "./devices.js"
 import type { VmExit } from "./exit.js"
 import { Lifecycle, type VmState } from "./lifecycle.js"
 import { buildMachine, type Machine } from "./machine-build.js"
-import { checkOptions, type VmConfig, type VmOptions } from "./options.js"
+import { checkOptions, checkSharing, type VmConfig, type VmOptions } from "./options.js"
 import { isVirtio, type PciRoot, type VmDevice } from "./pci-root.js"
 import { collectStatistics, Phases, type VmStatistics } from "./statistics.js"
 import { discardUnread, tapOutput } from "./tap.js"
@@ -52,6 +52,7 @@ export class Vm extends EventEmitter<VmEvents> implements AsyncDisposable {
   readonly #tail = new ConsoleTail()
   readonly #phases: Phases
   readonly #onDeniedMsr: VmConfig["onDeniedMsr"]
+  readonly #memoryBacking: VmConfig["memoryBacking"]
   #resolveExited!: (exit: VmExit) => void
   #closing: Promise<void> | undefined
 
@@ -63,6 +64,7 @@ export class Vm extends EventEmitter<VmEvents> implements AsyncDisposable {
     this.#teardown = parts.teardown
     this.#phases = parts.phases
     this.#onDeniedMsr = config.onDeniedMsr
+    this.#memoryBacking = config.memoryBacking
     this.serial = parts.machine.platform.serial.stream
     this.console = parts.consoleStream ?? this.serial
     this.exited = new Promise((resolve) => {
@@ -83,7 +85,7 @@ export class Vm extends EventEmitter<VmEvents> implements AsyncDisposable {
     teardown.add(() => closeDevices(devices))
     try {
       options.signal?.throwIfAborted()
-      const config = checkOptions(options)
+      const config = checkOptions(options, devices)
       const consoleStream = findConsole(devices)
       const consoleArgument = consoleStream ? "console=hvc0" : "console=ttyS0"
       // The devices can report something only once a vCPU runs, and by then there is a VM.
@@ -178,7 +180,9 @@ export class Vm extends EventEmitter<VmEvents> implements AsyncDisposable {
   async plug(device: VmDevice | Promise<VmDevice>): Promise<void> {
     const [ready] = await settleDevices([device])
     try {
-      this.#requirePci("plug").plug(ready!)
+      const pci = this.#requirePci("plug")
+      checkSharing(ready!, this.#memoryBacking)
+      pci.plug(ready!)
       this.#devices.push(ready!)
     } catch (error) {
       await closeDevices([ready!])

@@ -1,9 +1,10 @@
 import { totalmem } from "node:os"
 import { PassThrough } from "node:stream"
 import { ConfigError, type VirtioDevice } from "@virtkit/interface"
+import type { MemoryBacking } from "@virtkit/vmm"
 import { describe, expect, it } from "vitest"
 import { closeDevices, settleDevices } from "../src/devices.js"
-import { checkOptions, composeCmdline, hidesPci, needsLegacy } from "../src/options.js"
+import { checkOptions, checkSharing, composeCmdline, hidesPci, needsLegacy } from "../src/options.js"
 import { tapOutput } from "../src/tap.js"
 import { Teardown } from "../src/teardown.js"
 
@@ -42,6 +43,21 @@ describe("options", () => {
   ])("refuse %j", (options, message) => {
     expect(() => check(options)).toThrow(ConfigError)
     expect(() => check(options)).toThrow(message)
+  })
+
+  it("put guest memory where those processes can map it that work on queues", () => {
+    const far = {
+      name: "far",
+      deviceType: 2,
+      external: { ringFeatures: 0n, kicks: [] },
+    } as unknown as VirtioDevice
+    const near = { name: "near", deviceType: 2 } as unknown as VirtioDevice
+    const backing = (memoryBacking: MemoryBacking | undefined, ...devices: VirtioDevice[]) =>
+      checkOptions({ kernel: "k", ...(memoryBacking && { memoryBacking }) }, devices).memoryBacking
+    expect([backing(undefined, near), backing(undefined, near, far)]).toEqual(["anonymous", "memfd"])
+    expect([backing("hugetlb", far), backing("memfd", near)]).toEqual(["hugetlb", "memfd"])
+    expect(() => backing("anonymous", near, far)).toThrow(ConfigError)
+    expect(() => checkSharing(far, "anonymous")).toThrow(/far: another process serves it.*"memfd"/)
   })
 
   it("let a guest have what PCs had before ACPI if it would not find its devices otherwise, and nobody else", () => {
