@@ -1,9 +1,9 @@
-import { closeSync } from "node:fs"
 import { type VirtioDevice, VirtkitError } from "@virtkit/interface"
 import { Poller, type UnixSocket } from "@virtkit/native"
-import { FLAG_REPLY, HEADER_BYTES, MAX_PAYLOAD_BYTES } from "./constants.js"
+import { FLAG_REPLY } from "./constants.js"
 import { VhostUserError } from "./error.js"
-import { encodeMessage, type Header, parseHeader, parseRequest, type Request, u64 } from "./message.js"
+import { encodeMessage, parseHeader, parseRequest, type Request, u64 } from "./message.js"
+import { closeFds, EndOfConnection, MessageReader } from "./message-reader.js"
 import { Session, type SessionEvents } from "./session.js"
 
 /** Token of the socket among those of the queues. */
@@ -22,10 +22,8 @@ export class Connection {
   readonly #session: Session
   readonly #events: ConnectionEvents
   readonly #poller: Poller
-  readonly #bytes = new Uint8Array(HEADER_BYTES + MAX_PAYLOAD_BYTES)
-  /** Bytes of the present message that are here, and the descriptors that came with them. */
-  #filled = 0
-  #header: Header | undefined
+  readonly #reader: MessageReader
+  /** Of the request that is being carried out. */
   #fds: number[] = []
   /** A request is being carried out, or a turn waited for. */
   #busy = false
@@ -34,6 +32,7 @@ export class Connection {
   /** Takes the socket over. */
   constructor(socket: UnixSocket, device: VirtioDevice, events: ConnectionEvents) {
     this.#socket = socket
+    this.#reader = new MessageReader(socket, parseHeader)
     this.#events = events
     this.#poller = new Poller((count) => this.#ready(count))
     this.#session = new Session(device, {
@@ -58,6 +57,7 @@ export class Connection {
     await this.#session.end()
     this.#poller.close()
     this.#closeFds()
+    this.#reader.close()
     this.#socket.close()
     this.#events.ended(reason)
   }
@@ -120,46 +120,16 @@ export class Connection {
 
   /** The next whole request; undefined when it is not all here yet. Throws at the end of the connection. */
   #next(): Request | undefined {
-    if (this.#header === undefined) {
-      if (!this.#fill(HEADER_BYTES)) return undefined
-      this.#header = parseHeader(this.#bytes)
-    }
-    const header = this.#header
-    if (!this.#fill(HEADER_BYTES + header.size)) return undefined
-    this.#header = undefined
-    this.#filled = 0
-    return parseRequest(header, this.#bytes.slice(HEADER_BYTES, HEADER_BYTES + header.size), this.#fds)
-  }
-
-  /** Reads until the message has so many bytes; false when the rest is not here yet. */
-  #fill(wanted: number): boolean {
-    const socket = this.#socket
-    while (this.#filled < wanted) {
-      const count = socket.receive(this.#bytes, this.#filled, wanted - this.#filled)
-      if (count < 0) return false
-      for (const fd of socket.fds.subarray(0, socket.fdCount)) this.#fds.push(fd)
-      if (count === 0) throw new EndOfConnection(this.#filled > 0)
-      this.#filled += count
-      if (socket.truncated || this.#fds.length > 32) {
-        throw new VhostUserError("a message came with too many descriptors")
-      }
-    }
-    return true
+    const message = this.#reader.next()
+    if (message === undefined) return undefined
+    this.#fds = message.fds
+    return parseRequest(message.header, message.payload, message.fds)
   }
 
   /** Closes descriptors that nobody took. */
   #closeFds(): void {
-    for (const fd of this.#fds) if (fd >= 0) closeSync(fd)
+    closeFds(this.#fds)
     this.#fds = []
-  }
-}
-
-class EndOfConnection extends Error {
-  readonly inMessage: boolean
-
-  constructor(inMessage: boolean) {
-    super("the front end closed the connection")
-    this.inMessage = inMessage
   }
 }
 

@@ -1,2 +1,6 @@
+export { VhostUserDevice, type VhostUserDeviceEvents } from "./driver/device.js"
+export { vhostUser } from "./driver/index.js"
+export type { VhostUserOptions } from "./driver/options.js"
+export { type OtherDevice, type VhostUserType, vhostUserTypes } from "./driver/types.js"
 export { VhostUserError } from "./error.js"
 export { type ServeOptions, serve, VhostUserServer, type VhostUserServerEvents } from "./serve.js"

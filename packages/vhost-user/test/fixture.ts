@@ -24,13 +24,15 @@ export function keep<T extends { close(): unknown }>(closer: T): T {
 
 let sockets = 0
 
-/** A server of the device on a socket of its own. `reasons`: why connections ended. */
-export function serving(device: VirtioDevice): {
+/** A server of the device, on a socket of its own unless told. `reasons`: why connections ended. */
+export function serving(
+  device: VirtioDevice,
+  path: string = join(folder, `${sockets++}.sock`),
+): {
   server: VhostUserServer
   path: string
   reasons: (string | undefined)[]
 } {
-  const path = join(folder, `${sockets++}.sock`)
   const server = keep(serve(device, { socket: path }))
   const reasons: (string | undefined)[] = []
   server.on("disconnected", (reason) => reasons.push(reason))

@@ -1,0 +1,183 @@
+import { readdirSync } from "node:fs"
+import { join } from "node:path"
+import { memfdCreate } from "@virtkit/native"
+import { VhostUserError, vhostUser } from "@virtkit/vhost-user"
+import { describe, expect, it } from "vitest"
+import { driven, ECHO } from "./driven.js"
+import { type FakeAnswer, FakeBackEnd, type FakeRequest, honest, message } from "./fake-back-end.js"
+import { folder, keep, until } from "./fixture.js"
+import { concat, REQ, u32, u64 } from "./front-end.js"
+
+let sockets = 0
+
+function fake(answering = honest as (request: FakeRequest) => FakeAnswer | "close" | undefined) {
+  const socket = join(folder, `fake${sockets++}.sock`)
+  return { socket, backEnd: keep(new FakeBackEnd(socket, answering)) }
+}
+
+/** Ways to spoil an honest answer, which has 8 bytes of payload or more; undefined: never answer. */
+const DAMAGES: { readonly [how: string]: (request: FakeRequest, good: FakeAnswer) => FakeAnswer | "close" } =
+  {
+    "is another request's": ({ request }) => ({ bytes: message(request + 1, u64(0)) }),
+    "is no reply": ({ request }, { bytes }) => ({ bytes: message(request, bytes.slice(12), 1) }),
+    "has another version": ({ request }, { bytes }) => ({ bytes: message(request, bytes.slice(12), 6) }),
+    "is too short": ({ request }, { bytes }) => ({ bytes: message(request, bytes.slice(13)) }),
+    "is too long": ({ request }, { bytes }) => ({ bytes: message(request, concat(bytes.slice(12), u64(0))) }),
+    "says 4 GiB": ({ request }) => ({ bytes: concat(u32(request, 5, 0xffff_ffff), u64(0)) }),
+    "ends in its middle": ({ request }, { bytes }) => ({ bytes: concat(u32(request, 5, bytes.length)) }),
+    "comes with many descriptors": (_, { bytes }) => ({
+      bytes,
+      fds: Array.from({ length: 40 }, () => memfdCreate("extra", 4096)),
+    }),
+    "is the end": () => "close",
+  }
+
+/** Short only where there will be no answer. */
+const patience = (how: string) => (how === "ends in its middle" ? { timeoutMs: 200 } : {})
+const openFds = () => readdirSync("/proc/self/fd").length
+
+describe("a back end that breaks the protocol", () => {
+  const first = ["GET_FEATURES", "GET_PROTOCOL_FEATURES", "GET_QUEUE_NUM", "GET_CONFIG", "SET_OWNER"] as const
+  it.each(first.flatMap((name) => Object.keys(DAMAGES).map((how) => [name, how] as const)))(
+    "is refused at once: the answer to %s %s",
+    async (name, how) => {
+      const { socket } = fake((request) => {
+        const good = honest(request)
+        return request.request === REQ[name] && good ? DAMAGES[how]!(request, good) : good
+      })
+      const before = openFds()
+      const refused = vhostUser({ type: ECHO, socket, ...patience(how) })
+      await expect(refused).rejects.toThrow(VhostUserError)
+      await until(() => openFds() <= before, "descriptors to be closed")
+    },
+  )
+
+  const later = ["SET_FEATURES", "SET_MEM_TABLE", "GET_INFLIGHT_FD", "SET_VRING_ADDR", "SET_STATUS"] as const
+  it.each(later.flatMap((name) => Object.keys(DAMAGES).map((how) => [name, how] as const)))(
+    "ends the device, not the process: the answer to %s %s",
+    async (name, how) => {
+      const { socket, backEnd } = fake((request) => {
+        const good = honest(request)
+        return request.request === REQ[name] && good ? DAMAGES[how]!(request, good) : good
+      })
+      const { driver, reasons, device } = await driven({
+        socket,
+        ...patience(how),
+        reconnect: how !== "is the end",
+      })
+      // Without INFLIGHT_SHMFD, which only who reconnects asks for, that request is never made.
+      const made = name !== "GET_INFLIGHT_FD" || how !== "is the end"
+      await driver.start()
+      if (made) await until(() => reasons.length > 0, "DEVICE_NEEDS_RESET")
+      expect(device.connected).toBe(!made)
+      backEnd.answering = honest
+      await driver.start()
+      await until(() => backEnd.requests.at(-1)?.request === REQ.SET_STATUS, "the next start")
+      expect(reasons).toHaveLength(made ? 1 : 0)
+    },
+  )
+
+  it.each(["GET_VRING_BASE", "SET_STATUS"] as const)("holds up no reset: silence after %s", async (name) => {
+    let silent = false
+    const { socket } = fake((request) =>
+      silent && request.request === REQ[name] ? undefined : honest(request),
+    )
+    const { driver, reasons, device } = await driven({ socket, timeoutMs: 50 })
+    await driver.start()
+    await until(() => device.connected, "the start")
+    silent = true
+    await driver.reset()
+    expect([device.connected, reasons]).toEqual([false, []])
+    silent = false
+    await driver.start()
+    expect(device.connected || reasons.length === 0).toBe(true)
+  })
+
+  it.each<[string, Uint8Array, readonly number[]]>([
+    ["no memory", concat(u64(0, 0), u32(0, 0)), []],
+    ["no size", concat(u64(0, 0), u32(0, 0)), [1]],
+    ["a size beyond 2^53", concat(u64(2n ** 60n, 0), u32(0, 0)), [1]],
+    ["two descriptors", concat(u64(4096, 0), u32(0, 0)), [1, 1]],
+  ])("does not give %s for what is in flight", async (_, payload, fds) => {
+    const { socket } = fake((request) =>
+      request.request === REQ.GET_INFLIGHT_FD
+        ? { bytes: message(request.request, payload), fds: fds.map(() => memfdCreate("fake", 4096)) }
+        : honest(request),
+    )
+    const { driver, reasons } = await driven({ socket, reconnect: true })
+    await driver.start()
+    await until(() => reasons.length > 0, "DEVICE_NEEDS_RESET")
+    expect(reasons).toEqual(["far: GET_INFLIGHT_FD: an answer without memory"])
+  })
+
+  it("may refuse a request, and is heard", async () => {
+    const { socket } = fake((request) =>
+      request.request === REQ.SET_VRING_NUM ? { bytes: message(request.request, u64(22)) } : honest(request),
+    )
+    const { driver, reasons } = await driven({ socket })
+    await driver.start()
+    await until(() => reasons.length > 0, "DEVICE_NEEDS_RESET")
+    expect(reasons).toEqual(["far: SET_VRING_NUM: the back end refuses (22)"])
+  })
+
+  it("says by itself what nobody asked for", async () => {
+    const { socket, backEnd } = fake()
+    const { driver, reasons } = await driven({ socket })
+    await driver.start()
+    await until(() => backEnd.requests.at(-1)?.request === REQ.SET_STATUS, "the start")
+    await new Promise((resolve) => setImmediate(resolve))
+    backEnd.send(message(REQ.GET_FEATURES, u64(0)))
+    await until(() => reasons.length > 0, "DEVICE_NEEDS_RESET")
+    expect(reasons).toEqual(["far: message 1 where nothing was asked"])
+  })
+
+  it("floods its channel with messages, known and unknown ones: others get their turn", async () => {
+    const { socket, backEnd } = fake()
+    const { driver, reasons } = await driven({ socket })
+    await driver.start()
+    await until(() => backEnd.requests.at(-1)?.request === REQ.SET_STATUS, "the start")
+    const { channel } = backEnd
+    for (let round = 0; round < 200; round++) {
+      const bytes = message(2 + (round & 1), new Uint8Array(0), 1)
+      channel!.send(bytes, 0, bytes.length)
+    }
+    let turns = 0
+    const asked = () => backEnd.requests.filter(({ request }) => request === REQ.GET_STATUS).length
+    await until(() => ++turns > 0 && asked() >= 100, "what it says to be looked at")
+    expect(turns).toBeGreaterThan(3)
+    // One that wants to hear is told that a request is unknown.
+    const bytes = message(3, new Uint8Array(0), 1 | 8)
+    channel!.send(bytes, 0, bytes.length)
+    const answer = new Uint8Array(20)
+    await until(() => channel!.receive(answer, 0, 20) === 20, "the answer")
+    expect([...answer]).toEqual([...message(3, u64(1))])
+    expect(reasons).toEqual([])
+    const garbage = u64(0xdead_beef, 7)
+    channel!.send(garbage, 0, garbage.length)
+    await until(() => reasons.length > 0, "DEVICE_NEEDS_RESET")
+    expect(reasons[0]).toContain("not vhost-user?")
+  })
+
+  it("has features that are no device's", async () => {
+    const { socket } = fake((request) =>
+      request.request === REQ.GET_FEATURES
+        ? { bytes: message(request.request, u64(~0n & 0xffff_ffff_ffff_ffffn)) }
+        : honest(request),
+    )
+    const { driver } = await driven({ socket })
+    await driver.begin()
+    const offered = driver.offeredFeatures()
+    // Bits 0 to 23 and 50 to 63 are the device's; of the others those that the transport can do.
+    const bits = (from: number, to: number) => (1n << BigInt(to + 1)) - (1n << BigInt(from))
+    expect(offered).toBe(bits(0, 23) | bits(50, 63) | bits(28, 29) | bits(32, 32))
+  })
+
+  it("is too old", async () => {
+    const { socket } = fake((request) =>
+      request.request === REQ.GET_FEATURES
+        ? { bytes: message(request.request, u64(1n << 30n)) }
+        : honest(request),
+    )
+    await expect(vhostUser({ type: ECHO, socket })).rejects.toThrow("it has no VIRTIO_F_VERSION_1")
+  })
+})
