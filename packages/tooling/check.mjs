@@ -22,6 +22,7 @@ const names = [
   "docs",
   "changesets",
   "hygiene",
+  "coverage",
 ]
 
 /**

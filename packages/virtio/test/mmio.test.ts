@@ -1,4 +1,4 @@
-import { ConfigError, type RegisterPage } from "@virtkit/interface"
+import { type AccessSize, ConfigError, type RegisterPage } from "@virtkit/interface"
 import { EchoDevice, FEATURE, MMIO, MMIO_MAGIC, STATUS, TestMemory } from "@virtkit/testkit"
 import { VirtioMmio } from "@virtkit/virtio"
 import { describe, expect, it } from "vitest"
@@ -118,6 +118,13 @@ describe("registers (4.2.2)", () => {
       expect(transport.write(offset, size, STARTED)).toBeUndefined()
     }
     expect([driver.status & STATUS.DRIVER_OK, device.calls]).toEqual([0, []])
+  })
+
+  it("bad-input #5: writes to the device configuration in a width that there is not are lost", async () => {
+    const { device, driver, transport } = setup()
+    await driver.start()
+    expect(transport.write(MMIO.CONFIG, 8 as AccessSize, 0xff)).toBeUndefined()
+    expect([device.calls, device.config[0]]).toEqual([["activate"], 1])
   })
 
   it("bad-input #5: reads past the page give 0", () => {
@@ -333,6 +340,16 @@ describe("the host's side", () => {
     await new Promise((resolve) => setImmediate(resolve))
     expect(errors).toHaveLength(1)
     expect(driver.status & STATUS.DEVICE_NEEDS_RESET).not.toBe(0)
+  })
+
+  it("hears of one that throws what is no Error", async () => {
+    const { device, driver, errors } = setup()
+    await driver.start()
+    device.context?.defer(() => {
+      throw "late bug"
+    })
+    await new Promise((resolve) => setImmediate(resolve))
+    expect(errors.map((error) => error.message)).toEqual(["echo0 failed in a deferred task: late bug"])
   })
 
   it("closes the device, after which the driver is not heard", async () => {

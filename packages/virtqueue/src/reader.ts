@@ -45,7 +45,8 @@ export class DescriptorReader {
     this.#starts = Float64Array.from(regions, (region) => region.guestAddress)
     this.#ends = Float64Array.from(regions, (region) => region.guestAddress + region.size)
     this.#views = regions.map(() => [])
-    if (regions.length > 0) this.#enterRegion(0)
+    // The ring itself lies in one, so there is one.
+    this.#enterRegion(0)
   }
 
   /** Adds the buffer of the descriptor at `at` to the chain; returns undefined, or which rule it breaks. */

@@ -1,11 +1,29 @@
 import { StateError } from "@virtkit/interface"
-import type { RingDriver } from "@virtkit/testkit"
-import { drainQueue, ringFeatures } from "@virtkit/virtqueue"
+import { type RingDriver, TestMemory } from "@virtkit/testkit"
+import { createQueue, drainQueue, ringFeatures } from "@virtkit/virtqueue"
 import { describe, expect, it } from "vitest"
-import { RINGS, type Setup, type SetupOptions, setupRing } from "./setup.js"
+import { RAM, RINGS, type Setup, type SetupOptions, setupRing } from "./setup.js"
 
 describe.each(RINGS)("a queue on a $ring ring", ({ packed }) => {
   const setup = (options: SetupOptions = {}) => setupRing({ packed, ...options })
+
+  it("goes without what the options leave out", () => {
+    const { driver, memory } = setup()
+    const { size, desc, avail, used } = driver
+    const quiet = { onInterrupt: () => {}, onBroken: () => {} }
+    const options = { index: 0, size, desc, avail, used, memory, eventIdx: false, indirect: false, ...quiet }
+    const { queue } = createQueue(packed ? { ...options, packed } : options)
+    // Not in the order in which they came: the driver sees each at once.
+    const [first, second] = [driver.add({ writable: [1] }), driver.add({ writable: [1] })]
+    driver.publish()
+    const [one, two] = [queue!.pop()!, queue!.pop()!]
+    queue!.push(two, 1)
+    queue!.flush()
+    expect(driver.reap()).toEqual([second])
+    queue!.push(one, 1)
+    queue!.flush()
+    expect(driver.reap()).toEqual([first])
+  })
 
   describe("chains", () => {
     it("pops a chain again after unpop", () => {
@@ -88,6 +106,20 @@ describe.each(RINGS)("a queue on a $ring ring", ({ packed }) => {
       expect(test.interrupts()).toBe(1)
       expect(test.queue.counters).toMatchObject({ chains: 3, interrupts: 1, interruptsSuppressed: 0 })
     })
+  })
+
+  it("marks no memory as written while nobody wants to know", () => {
+    const mark = (dirtyTracking: boolean) => {
+      const memory = new TestMemory({ regions: [{ guestAddress: 0, size: RAM }] })
+      const { driver, queue } = setup({ memory: Object.assign(memory, { dirtyTracking }) })
+      driver.add({ writable: [1] })
+      driver.publish()
+      memory.clearWritten()
+      drainQueue(queue, (chain) => queue.push(chain, 0))
+      return memory.written.length
+    }
+    expect(mark(true)).toBeGreaterThan(0)
+    expect(mark(false)).toBe(0)
   })
 
   describe("drainQueue", () => {

@@ -41,6 +41,12 @@ describe("token buckets", () => {
     expect(buckets.allowance(0)).toBe(1)
   })
 
+  it("wait for units alone when there are bytes left", () => {
+    const buckets = new TokenBuckets({ unitsPerSecond: 10, bytesPerSecond: 1000, burstMs: 100 }, 0)
+    buckets.take(1, 1)
+    expect(buckets.wait()).toBe(100)
+  })
+
   it("allow everything without a limit", () => {
     const buckets = new TokenBuckets({}, 5)
     buckets.take(1e9, 1e6)

@@ -41,6 +41,18 @@ describe("lastError says which rule a chain broke", () => {
     }
   })
 
+  it("of an indirect descriptor that a list has over the end of the ring", () => {
+    const { driver, queue } = setupPacked({ size: 4, start: 0x8003 })
+    driver.offer([
+      { ...byte, flags: NEXT },
+      { address: TABLE, length: 16, flags: INDIRECT },
+    ])
+    driver.publish()
+    expect(queue.pop()).toBeUndefined()
+    expect(queue.lastError).toMatch(/indirect descriptor within a list/)
+    expect([queue.broken, queue.counters.malformed]).toEqual([false, 1])
+  })
+
   it("of links", () => {
     for (const [next, reason] of [
       [0, /longer than the queue/],
