@@ -18,9 +18,6 @@ export default defineConfig({
     // A lab has two CPUs of its own, and the kernel in it measures its clock against ours while it starts.
     fileParallelism: false,
     testTimeout: 20_000,
-    // In the lab, the emulator of the processor crashes guests, QEMU's own as well, and the lab itself now and then (docs/lab.md,
-    // "Limits"): only a test that says so is repeated, once, and the report tells.
-    retry: { count: 1, condition: /the lab ended|triple fault|the guest has ended|guest is exited/ },
     setupFiles: [`${packages}/tooling/vitest-setup.mjs`],
     // .ci/run asks for the counts and the skipped tests.
     reporters: process.env.VIRTKIT_TEST_REPORT ? ["default", report] : ["default"],

@@ -15,37 +15,56 @@ import { dirname, join } from "node:path"
 import { lookUp, prune } from "./cache.js"
 
 /** Changes with what this file does to QEMU. */
-const LAYOUT = 1
+const LAYOUT = 2
 /** Copies that are kept; the one used least recently goes first. */
 const KEEP = 2
 
-/**
- * Where `helper_vmrun` has injected an interrupt, as GCC for x86-64 translates it in Debian's QEMU 7.2 and 10.0: stores
- * exception_index (below the processor's registers, hence the negative offset), exception_is_int = 0 and
- * exception_next_eip = -1, looks whether to log, calls do_interrupt_x86_hardirq(env, vector, 1). The first store is wrong.
- */
-const INJECTION =
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: machine code
-  /\x89\xb3..\xff\xff\xc7\x83....\x00{4}\x48\xc7\x83....\xff{4}\xf6\x05....\x02\x0f\x85....\xba\x01\x00{3}\x48\x89\xdf\xe8/gs
-/** Does nothing, and is as long as the store. */
-const NOP = Buffer.from([0x66, 0x0f, 0x1f, 0x44, 0x00, 0x00])
+/** A store that QEMU should not make, and an instruction of the same length that does nothing. */
+interface Mend {
+  /** Begins with the store, as GCC for x86-64 translates it in Debian's QEMU 7.2 and 10.0; the rest is what follows it. */
+  readonly place: RegExp
+  readonly nop: Buffer
+}
+
+const MENDS: readonly Mend[] = [
+  {
+    // Where `helper_vmrun` has injected an interrupt: stores exception_index (below the processor's registers, hence the
+    // negative offset), exception_is_int = 0 and exception_next_eip = -1, looks whether to log, calls
+    // do_interrupt_x86_hardirq(env, vector, 1). With the first store, a processor that is interrupted by another thread at the
+    // wrong moment delivers the interrupt a second time, in the first instruction of its handler.
+    place:
+      // biome-ignore lint/suspicious/noControlCharactersInRegex: machine code
+      /\x89\xb3..\xff\xff\xc7\x83....\x00{4}\x48\xc7\x83....\xff{4}\xf6\x05....\x02\x0f\x85....\xba\x01\x00{3}\x48\x89\xdf\xe8/gs,
+    nop: Buffer.from([0x66, 0x0f, 0x1f, 0x44, 0x00, 0x00]),
+  },
+  {
+    // `cpu_clear_ignne`: first_cpu's hflags2 &= ~HF2_IGNNE_MASK, by whichever processor restores its FPU, without a lock; then
+    // it returns. It undoes what the first processor does to its own hflags2 at that moment: nested paging stays on in the host,
+    // or off in the guest. Nothing in a lab asks for IGNNE# (port 0xF0), so there is nothing to clear.
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: machine code
+    place: /(?<!\xf0)\x81\xa0..\x00\x00\x7f\xff\xff\xff\x48\x83\xc4\x08/gs,
+    nop: Buffer.from([0x66, 0x2e, 0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00]),
+  },
+]
 
 /**
- * QEMU's machine code with the one wrong store taken out; undefined unless it is there exactly once. With it, a processor
- * that is interrupted by another thread at the wrong moment delivers an injected interrupt a second time, in the first
- * instruction of its handler: docs/decisions/0015-the-lab-mends-qemu.md.
+ * QEMU's machine code without two stores that crash guests and the lab itself: docs/decisions/0015-the-lab-mends-qemu.md.
+ * Undefined unless each is there exactly once.
  */
 export function mend(program: Buffer): Buffer | undefined {
-  const found = [...program.toString("latin1").matchAll(INJECTION)]
-  if (found.length !== 1) return undefined
+  const code = program.toString("latin1")
   const mended = Buffer.from(program)
-  NOP.copy(mended, found[0]!.index)
+  for (const { place, nop } of MENDS) {
+    const found = [...code.matchAll(place)]
+    if (found.length !== 1) return undefined
+    nop.copy(mended, found[0]!.index)
+  }
   return mended
 }
 
 /**
- * Path of a copy of the QEMU at `path` that delivers interrupts once. It is kept in the cache. A QEMU in which the place is
- * not found is used as it is.
+ * Path of a copy of the QEMU at `path` that is mended. It is kept in the cache. A QEMU in which the places are not found is
+ * used as it is.
  */
 export async function mendedQemu(path: string, directory: string): Promise<string> {
   const program = await realpath(path)
