@@ -36,6 +36,7 @@ class EventFd : public Napi::ObjectWrap<EventFd> {
                                            InstanceAccessor<&EventFd::Fd>("fd"),
                                            InstanceMethod<&EventFd::Signal>("signal"),
                                            InstanceMethod<&EventFd::Clear>("clear"),
+                                           InstanceMethod<&EventFd::Wait>("wait"),
                                            InstanceMethod<&EventFd::Close>("close"),
                                        }));
   }
@@ -49,9 +50,7 @@ class EventFd : public Napi::ObjectWrap<EventFd> {
     if (fd_ < 0) ThrowErrno(info.Env(), errno, "eventfd");
   }
 
-  ~EventFd() override {
-    if (fd_ >= 0) close(fd_);
-  }
+  ~EventFd() override { CloseAll(); }
 
  private:
   // One that another process made. It must be an eventfd: a write to a pipe or a socket would do something else.
@@ -91,13 +90,45 @@ class EventFd : public Napi::ObjectWrap<EventFd> {
     return Napi::Boolean::New(info.Env(), was);
   }
 
+  // Edge-triggered, so that nothing need be read: one system call a wait, whatever the flags of the eventfd.
+  Napi::Value Wait(const Napi::CallbackInfo& info) {
+    Napi::Env env = info.Env();
+    if (info.Length() < 1 || !info[0].IsNumber()) ThrowType(env, "EventFd.wait: milliseconds must be a number");
+    const int milliseconds = info[0].As<Napi::Number>().Int32Value();
+    if (fd_ < 0) return Napi::Boolean::New(env, false);
+    if (epoll_ < 0) StartWaiting(env);
+    epoll_event event{};
+    const int count = epoll_wait(epoll_, &event, 1, milliseconds);
+    if (count < 0 && errno != EINTR) ThrowErrno(env, errno, "epoll_wait");
+    return Napi::Boolean::New(env, count == 1);
+  }
+
+  void StartWaiting(Napi::Env env) {
+    epoll_ = epoll_create1(EPOLL_CLOEXEC);
+    if (epoll_ < 0) ThrowErrno(env, errno, "epoll_create1");
+    epoll_event event{};
+    event.events = EPOLLIN | EPOLLET;
+    if (epoll_ctl(epoll_, EPOLL_CTL_ADD, fd_, &event) == 0) return;
+    const int error = errno;
+    close(epoll_);
+    epoll_ = -1;
+    ThrowErrno(env, error, "epoll_ctl");
+  }
+
   Napi::Value Close(const Napi::CallbackInfo& info) {
-    if (fd_ >= 0) close(fd_);
-    fd_ = -1;
+    CloseAll();
     return info.Env().Undefined();
   }
 
+  void CloseAll() {
+    if (epoll_ >= 0) close(epoll_);
+    if (fd_ >= 0) close(fd_);
+    epoll_ = fd_ = -1;
+  }
+
   int fd_ = -1;
+  // Made by the first wait.
+  int epoll_ = -1;
   bool blocking_ = false;
 };
 

@@ -11,6 +11,11 @@ export declare class EventFd {
   signal(): void
   /** Sets the counter to zero; whether it was above. */
   clear(): boolean
+  /**
+   * Blocks this thread until the eventfd is signalled, for `milliseconds` at most (-1: without end); whether it was signalled
+   * since the last wait. The counter stays as it is. For threads that do nothing else.
+   */
+  wait(milliseconds: number): boolean
   /** Idempotent. */
   close(): void
 }

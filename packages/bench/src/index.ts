@@ -1,5 +1,6 @@
-// npm run bench [-- exits|memory|boots|pci|ring|ring-threads|net ...] [--runs N]: virtkit beside QEMU, in the same run, as Markdown on stdout.
+// npm run bench [-- exits|memory|boots|pci|ring|ring-threads|net|blk ...] [--runs N]: virtkit beside QEMU, in the same run, as Markdown on stdout.
 import { parseArgs } from "node:util"
+import { measureBlk } from "./blk.js"
 import { measureBoots, measurePciExits } from "./boots.js"
 import { measureExits } from "./exits.js"
 import { measureMemory } from "./memory.js"
@@ -15,6 +16,7 @@ const measurements: Readonly<Record<string, (runs: number) => Promise<Section>>>
   ring: measureRing,
   "ring-threads": measureRingThreads,
   net: measureNet,
+  blk: measureBlk,
 }
 
 const { values, positionals } = parseArgs({ options: { runs: { type: "string" } }, allowPositionals: true })
