@@ -1,4 +1,4 @@
-// BlockEngine: batches of block requests from JavaScript to the threads of a pool, and their completions back.
+// BlockEngine: batches of block requests from JavaScript to the kernel, and their completions back.
 
 #include "block_engine.h"
 
@@ -12,7 +12,7 @@
 
 #include "block_jobs.h"
 #include "errors.h"
-#include "io_pool.h"
+#include "io_engine.h"
 #include "loop_handle.h"
 #include "options.h"
 
@@ -48,8 +48,12 @@ class BlockEngine : public Napi::ObjectWrap<BlockEngine> {
     exports.Set("BlockEngine", DefineClass(env, "BlockEngine",
                                            {
                                                InstanceAccessor<&BlockEngine::InFlight>("inFlight"),
+                                               InstanceAccessor<&BlockEngine::Kind>("kind"),
+                                               InstanceMethod<&BlockEngine::RegisterFile>("registerFile"),
+                                               InstanceMethod<&BlockEngine::UnregisterFiles>("unregisterFiles"),
                                                InstanceMethod<&BlockEngine::Submit>("submit"),
                                                InstanceMethod<&BlockEngine::Poll>("poll"),
+                                               InstanceMethod<&BlockEngine::SetPolling>("setPolling"),
                                                InstanceMethod<&BlockEngine::Close>("close"),
                                            }));
   }
@@ -65,20 +69,20 @@ class BlockEngine : public Napi::ObjectWrap<BlockEngine> {
     jobs_.resize(depth_);
     completedNow_.resize(depth_);
     for (IoJob& job : jobs_) Free(&job);
+    OpenEngine(env, options.Has("kind") ? options.Text("kind") : "auto", threads);
 
-    loop_ = LoopHandle<uv_async_t>::Create(env, this, info[1].As<Napi::Function>());
-    const int error = uv_async_init(loop_->Loop(), loop_->Raw(), [](uv_async_t* handle) {
-      auto* loop = LoopHandle<uv_async_t>::From(handle);
-      auto* self = static_cast<BlockEngine*>(loop->Owner());
-      if (self != nullptr) self->Deliver(loop);
-    });
+    loop_ = LoopHandle<uv_poll_t>::Create(env, this, info[1].As<Napi::Function>());
+    const int error = uv_poll_init(loop_->Loop(), loop_->Raw(), engine_->EventFd());
     if (error != 0) {
       loop_->Abandon();
       loop_ = nullptr;
-      ThrowErrno(env, -error, "uv_async_init");
+      ThrowErrno(env, -error, "uv_poll_init");
     }
-    // libuv's only call that is safe on other threads; the pool is stopped before the handle is closed.
-    pool_.emplace(threads, [](void* async) { uv_async_send(static_cast<uv_async_t*>(async)); }, loop_->Raw());
+    uv_poll_start(loop_->Raw(), UV_READABLE, [](uv_poll_t* handle, int, int) {
+      auto* loop = LoopHandle<uv_poll_t>::From(handle);
+      auto* self = static_cast<BlockEngine*>(loop->Owner());
+      if (self != nullptr) self->Deliver(loop);
+    });
     Ref();
     loop_->Started([](void* owner) { static_cast<BlockEngine*>(owner)->Shut(); });
     KeepAlive(false);
@@ -104,6 +108,17 @@ class BlockEngine : public Napi::ObjectWrap<BlockEngine> {
                offsets_.data(),       lengths_.data(),       tags_.data(),
                firstSegments_.data(), segmentCounts_.data(), segmentAddresses_.data(),
                segmentLengths_.data(), segments_};
+  }
+
+  void OpenEngine(Napi::Env env, const std::string& kind, size_t threads) {
+    if (kind != "auto" && kind != "io_uring" && kind != "threads") ThrowRange(env, "BlockEngine: unknown kind " + kind);
+    engine_.emplace(threads);
+    int error = engine_->Open();
+    if (error != 0) ThrowErrno(env, error, "eventfd");
+    if (kind == "threads") return;
+    error = engine_->OpenRing(depth_);
+    if (error != 0 && kind == "io_uring") ThrowErrno(env, error, "io_uring_setup");
+    ring_ = error == 0;
   }
 
   void Free(IoJob* job) {
@@ -145,14 +160,15 @@ class BlockEngine : public Napi::ObjectWrap<BlockEngine> {
 
     size_t completed = 0;
     size_t queued = 0;
-    uint64_t budget = kInlineBytes;
+    // One request alone is quickest as an ordinary system call; for more the ring's one call is.
+    uint64_t budget = ring_ && total > 1 ? 0 : kInlineBytes;
     IoJob* first = nullptr;
     IoJob** link = &first;
     IoJob* last = nullptr;
     for (size_t i = 0; i < total; i++) {
       job = free_;
       free_ = job->next;
-      if (ReadNow(*job, budget)) {
+      if (budget > 0 && ReadNow(*job, budget)) {
         completedNow_[completed++] = job;
         continue;
       }
@@ -161,43 +177,40 @@ class BlockEngine : public Napi::ObjectWrap<BlockEngine> {
       queued++;
     }
     for (size_t i = 0; i < completed; i++) Complete(completedNow_[i], i);
-    if (queued > 0) Queue(first, last, queued, completed);
+    if (queued > 0) {
+      if (inFlight_ == 0) KeepAlive(true);
+      inFlight_ += queued;
+      engine_->Quiet();
+      engine_->Submit(first, last, queued);
+      completed = Collect(completed);
+    }
     return Napi::Number::New(env, static_cast<double>(completed));
   }
 
-  // Without any thread the requests fail at once instead.
-  void Queue(IoJob* first, IoJob* last, size_t queued, size_t& completed) {
-    const int error = pool_->Submit(first, last, queued);
-    if (error != 0) {
-      last->next = nullptr;
-      for (IoJob* job = first; job != nullptr;) {
-        IoJob* next = job->next;
-        job->result = -error;
-        Complete(job, completed++);
-        job = next;
-      }
-      return;
-    }
-    if (inFlight_ == 0) KeepAlive(true);
-    inFlight_ += queued;
-  }
-
-  // Moves what is done into the completion arrays.
-  size_t Collect() {
-    if (!pool_) return 0;
-    size_t count = 0;
-    for (IoJob* job = pool_->TakeDone(); job != nullptr;) {
-      IoJob* next = job->next;
-      Complete(job, count++);
-      job = next;
-    }
-    inFlight_ -= count;
-    if (count > 0 && inFlight_ == 0) KeepAlive(false);
+  // Moves what is done into the completion arrays, from `count` on; returns where they end.
+  size_t Collect(size_t count) {
+    if (inFlight_ == 0 || loop_ == nullptr) return count;
+    engine_->Quiet();
+    count = TakeDone(count);
+    // What comes from now on wakes the event loop, and what came just before must not be left lying.
+    if (inFlight_ > 0 && !polling_ && engine_->Listen()) count = TakeDone(count);
+    if (inFlight_ == 0) KeepAlive(false);
     return count;
   }
 
-  void Deliver(LoopHandle<uv_async_t>* loop) {
-    const size_t count = Collect();
+  size_t TakeDone(size_t count) {
+    for (IoJob* job = engine_->TakeDone(); job != nullptr;) {
+      IoJob* next = job->next;
+      Complete(job, count++);
+      inFlight_--;
+      job = next;
+    }
+    return count;
+  }
+
+  void Deliver(LoopHandle<uv_poll_t>* loop) {
+    engine_->ClearEvent();
+    const size_t count = Collect(0);
     if (count > 0) loop->Call(static_cast<uint32_t>(count));
     // The callback may have closed, and then even have been collected.
     if (loop->Owner() != this) return;
@@ -209,7 +222,31 @@ class BlockEngine : public Napi::ObjectWrap<BlockEngine> {
   }
 
   Napi::Value Poll(const Napi::CallbackInfo& info) {
-    return Napi::Number::New(info.Env(), static_cast<double>(Collect()));
+    return Napi::Number::New(info.Env(), static_cast<double>(Collect(0)));
+  }
+
+  Napi::Value SetPolling(const Napi::CallbackInfo& info) {
+    if (info.Length() < 1 || !info[0].IsBoolean()) ThrowType(info.Env(), "BlockEngine.setPolling needs a boolean");
+    polling_ = info[0].As<Napi::Boolean>().Value();
+    if (!polling_ && inFlight_ > 0 && engine_->Listen()) engine_->Wake();
+    return info.Env().Undefined();
+  }
+
+  Napi::Value RegisterFile(const Napi::CallbackInfo& info) {
+    if (info.Length() < 1 || !info[0].IsNumber()) ThrowType(info.Env(), "a file descriptor must be a number");
+    if (loop_ == nullptr) return info.Env().Undefined();
+    const int error = engine_->RegisterFile(info[0].As<Napi::Number>().Int32Value());
+    if (error != 0) ThrowErrno(info.Env(), error, "io_uring_register");
+    return info.Env().Undefined();
+  }
+
+  Napi::Value UnregisterFiles(const Napi::CallbackInfo& info) {
+    if (loop_ != nullptr) engine_->UnregisterFiles();
+    return info.Env().Undefined();
+  }
+
+  Napi::Value Kind(const Napi::CallbackInfo& info) {
+    return Napi::String::New(info.Env(), ring_ ? "io_uring" : "threads");
   }
 
   Napi::Value InFlight(const Napi::CallbackInfo& info) {
@@ -236,9 +273,10 @@ class BlockEngine : public Napi::ObjectWrap<BlockEngine> {
 
   void Shut() {
     if (loop_ == nullptr) return;
-    pool_->Stop();
+    engine_->Stop();
     loop_->Close();
     loop_ = nullptr;
+    engine_.reset();
     inFlight_ = 0;
     Unref();
   }
@@ -258,9 +296,12 @@ class BlockEngine : public Napi::ObjectWrap<BlockEngine> {
   size_t segments_ = 0;
   size_t inFlight_ = 0;
   bool closing_ = false;
+  bool ring_ = false;
   bool readNow_ = true;
+  // The caller looks for completions; they do not wake the event loop.
+  bool polling_ = false;
   std::optional<Napi::Promise::Deferred> closed_;
-  LoopHandle<uv_async_t>* loop_ = nullptr;
+  LoopHandle<uv_poll_t>* loop_ = nullptr;
 
   SharedArray<Napi::Uint8Array> ops_, flags_;
   SharedArray<Napi::Int32Array> fds_;
@@ -272,8 +313,8 @@ class BlockEngine : public Napi::ObjectWrap<BlockEngine> {
   IoJob* free_ = nullptr;
   // Scratch of Submit.
   std::vector<IoJob*> completedNow_;
-  // Last: its threads use the jobs.
-  std::optional<IoPool> pool_;
+  // Last: its threads and the kernel use the jobs.
+  std::optional<IoEngine> engine_;
 };
 
 }  // namespace

@@ -11,9 +11,17 @@ import {
 } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { fileURLToPath } from "node:url"
 import { Worker } from "node:worker_threads"
-import { BlockEngine, blockFileInfo, lockFile, MemoryMapping } from "@virtkit/native"
-import { afterAll, afterEach, beforeEach, describe, expect, it } from "vitest"
+import {
+  BlockEngine,
+  type BlockEngineOptions,
+  blockFileInfo,
+  lockFile,
+  MemoryMapping,
+  probeIoUring,
+} from "@virtkit/native"
+import { afterAll, afterEach, beforeEach, describe, expect, it, vi } from "vitest"
 
 const READ = 0
 const WRITE = 1
@@ -38,7 +46,7 @@ interface Request {
 }
 
 /** An engine with promises, for tests only. */
-function promised(options: { depth?: number; segments?: number; threads?: number } = {}) {
+function promised(options: Partial<BlockEngineOptions> = {}) {
   const waiting = new Map<number, (result: number) => void>()
   const engine = new BlockEngine({ depth: 8, segments: 3000, ...options }, (count) => settle(count))
   function settle(count: number) {
@@ -95,9 +103,12 @@ afterEach(() => {
   memory.release()
 })
 
-describe("BlockEngine", () => {
+describe.skipIf(probeIoUring() !== 0)("BlockEngine, io_uring", () => engineTests("io_uring"))
+describe("BlockEngine, threads", () => engineTests("threads"))
+
+function engineTests(kind: "io_uring" | "threads"): void {
   it("writes and reads scattered memory", async () => {
-    const { engine, submit } = promised()
+    const { engine, submit } = promised({ kind })
     bytes(0, 100).fill(1)
     bytes(1000, 50).fill(2)
     expect(
@@ -136,7 +147,7 @@ describe("BlockEngine", () => {
   })
 
   it("does a batch of every operation", async () => {
-    const { engine, submit } = promised()
+    const { engine, submit } = promised({ kind })
     const results = await submit([
       { op: READ, offset: 0, segments: [[0, 512]] },
       { op: WRITE, offset: 4096, flags: 1, segments: [[8192, 4096]] },
@@ -158,7 +169,7 @@ describe("BlockEngine", () => {
   })
 
   it("moves more segments than one system call takes", async () => {
-    const { engine, submit } = promised()
+    const { engine, submit } = promised({ kind })
     const segments = Array.from({ length: 2500 }, (_, i) => [i * 200, 100] as [number, number])
     for (const [i, [at, length]] of segments.entries()) bytes(at, length).fill(i % 251)
     expect(await submit([{ op: WRITE, segments }])).toEqual([250_000])
@@ -171,7 +182,7 @@ describe("BlockEngine", () => {
   })
 
   it("reports short reads at the end of the file, and errors as negative errno", async () => {
-    const { engine, submit } = promised()
+    const { engine, submit } = promised({ kind })
     expect(
       await submit([
         {
@@ -192,7 +203,7 @@ describe("BlockEngine", () => {
   })
 
   it("reads what is in the page cache at once, within limits", () => {
-    const engine = new BlockEngine({ depth: 4, segments: 4 }, () => {})
+    const engine = new BlockEngine({ kind, depth: 4, segments: 4 }, () => {})
     readFileSync(path)
     for (let i = 0; i < 3; i++) {
       engine.fds[i] = fd
@@ -211,7 +222,7 @@ describe("BlockEngine", () => {
   })
 
   it("refuses malformed batches whole", async () => {
-    const { engine, submit } = promised({ depth: 2, segments: 4 })
+    const { engine, submit } = promised({ kind, depth: 2, segments: 4 })
     const refused = (change: () => void, count = 1) => {
       engine.ops[0] = FLUSH
       engine.firstSegments[0] = engine.segmentCounts[0] = engine.offsets[0] = engine.lengths[0] = 0
@@ -234,12 +245,12 @@ describe("BlockEngine", () => {
   })
 
   it("bounds what is in flight, and its threads", async () => {
-    const { engine, submit } = promised({ depth: 3, threads: 2 })
+    const { engine, submit } = promised({ kind, depth: 3, threads: 2 })
     const before = threads()
     const first = submit([{ op: FLUSH }, { op: FLUSH }, { op: FLUSH }])
     expect(engine.inFlight).toBe(3)
     expect(() => engine.submit(1)).toThrow(RangeError)
-    expect(threads() - before).toBe(2)
+    expect(threads() - before).toBe(kind === "threads" ? 2 : 0)
     await first
     expect(engine.inFlight).toBe(0)
     await engine.close()
@@ -247,7 +258,7 @@ describe("BlockEngine", () => {
   })
 
   it("can be polled", () => {
-    const engine = new BlockEngine({ depth: 1, segments: 1 }, () => {})
+    const engine = new BlockEngine({ kind, depth: 1, segments: 1 }, () => {})
     engine.ops[0] = FLUSH
     engine.fds[0] = fd
     engine.tags[0] = 77
@@ -260,7 +271,7 @@ describe("BlockEngine", () => {
   })
 
   it("waits at close for what is in flight, takes no more, and closes once", async () => {
-    const { engine, submit } = promised()
+    const { engine, submit } = promised({ kind })
     const before = threads()
     let completed = false
     const flushed = submit([{ op: WRITE, flags: 1, segments: [[0, MiB]] }]).then((results) => {
@@ -281,11 +292,11 @@ describe("BlockEngine", () => {
     const code = `
       import { openSync } from "node:fs"
       import { BlockEngine } from ${JSON.stringify(addon)}
-      const e = new BlockEngine({ depth: 1, segments: 1 }, (n) => {
+      const e = new BlockEngine({ kind: "${kind}", depth: 1, segments: 1 }, (n) => {
         console.log(n, e.results[0])
         e.close().then(() => console.log("closed"))
       })
-      new BlockEngine({ depth: 1, segments: 1 }, () => {})
+      new BlockEngine({ kind: "${kind}", depth: 1, segments: 1 }, () => {})
       e.ops[0] = 2
       e.fds[0] = openSync(${JSON.stringify(path)}, "r+")
       e.submit(1)`
@@ -302,7 +313,7 @@ describe("BlockEngine", () => {
     const code = `
       import { openSync } from "node:fs"
       import { BlockEngine } from ${JSON.stringify(addon)}
-      const e = new BlockEngine({ depth: 1, segments: 1 }, () => {})
+      const e = new BlockEngine({ kind: "${kind}", depth: 1, segments: 1 }, () => {})
       e.ops[0] = 2
       e.fds[0] = openSync(${JSON.stringify(path)}, "r+")
       e.submit(1)
@@ -320,7 +331,7 @@ describe("BlockEngine", () => {
       const worker = new Worker(
         `import(${JSON.stringify(addon)}).then(({ BlockEngine }) => {
            let n = 0
-           const e = new BlockEngine({ depth: 4, segments: 1 }, (count) => {
+           const e = new BlockEngine({ kind: "${kind}", depth: 4, segments: 1 }, (count) => {
              if (++n === 20) require("node:worker_threads").parentPort.postMessage("busy")
              e.submit(count)
            })
@@ -337,6 +348,85 @@ describe("BlockEngine", () => {
       await worker.terminate()
     }
     expect(threads()).toBe(before)
+  })
+}
+
+describe("BlockEngine, which kind", () => {
+  it("takes io_uring where it can, threads where it is told to", async () => {
+    const kinds = [undefined, "auto", "threads"] as const
+    const engines = kinds.map((kind) => new BlockEngine({ depth: 1, segments: 1, ...(kind && { kind }) }, () => {}))
+    const best = probeIoUring() === 0 ? "io_uring" : "threads"
+    expect(engines.map(({ kind }) => kind)).toEqual([best, best, "threads"])
+    for (const engine of engines) await engine.close()
+    expect(engines[0]!.kind).toBe(best)
+    expect(() => new BlockEngine({ depth: 1, segments: 1, kind: "aio" as "auto" }, () => {})).toThrow(RangeError)
+  })
+
+  it("does the same without io_uring where a sandbox forbids it", () => {
+    const forbid = join(folder, "forbid-io-uring")
+    const source = fileURLToPath(new URL("forbid-io-uring.c", import.meta.url))
+    expect(spawnSync("cc", ["-o", forbid, source], { encoding: "utf8" }).stderr).toBe("")
+    const code = `
+      import { openSync } from "node:fs"
+      import { BlockEngine, MemoryMapping, probeIoUring } from ${JSON.stringify(addon)}
+      const memory = new MemoryMapping({ size: 65536 })
+      const bytes = new Uint8Array(memory.buffer, memory.byteOffset, 65536)
+      const fd = openSync(${JSON.stringify(path)}, "r+")
+      const e = new BlockEngine({ depth: 2, segments: 2 }, (n) => done(n))
+      console.log(probeIoUring(), e.kind)
+      try { new BlockEngine({ depth: 1, segments: 1, kind: "io_uring" }, () => {}) }
+      catch (error) { console.log(error.code, error.errno, error.syscall) }
+      e.registerFile(fd)
+      bytes.fill(7, 0, 4096)
+      const submit = (op, at) => {
+        e.ops[0] = op
+        e.fds[0] = fd
+        e.segmentCounts[0] = 1
+        e.segmentAddresses[0] = memory.hostAddress + at
+        e.segmentLengths[0] = 4096
+        done(e.submit(1))
+      }
+      const steps = [() => submit(1, 0), () => submit(0, 8192), () => { console.log(bytes[8192], bytes[12287]); e.close() }]
+      const done = (n) => { if (n === 0) return; console.log(n, e.results[0]); steps.shift()() }
+      steps.shift()()`
+    const run = spawnSync(forbid, [process.execPath, "--input-type=module", "-e", code], {
+      encoding: "utf8",
+      timeout: 15_000,
+    })
+    expect(run.stderr).toBe("")
+    expect(run.stdout).toBe("1 threads\nEPERM 1 io_uring_setup\n1 4096\n1 4096\n7 7\n")
+  })
+
+  it("lets go of files that were registered", async () => {
+    const engine = new BlockEngine({ depth: 1, segments: 1 }, () => {})
+    const other = openSync(path, "r+")
+    engine.registerFile(other)
+    expect(lockFile(other, true)).toBe(true)
+    await engine.close()
+    closeSync(other)
+    expect(lockFile(fd, true)).toBe(true)
+    expect(() => engine.registerFile("x" as unknown as number)).toThrow(TypeError)
+  })
+
+  it("wakes nobody while it is polled, and does again afterwards", async () => {
+    let woken = 0
+    const engine = new BlockEngine({ depth: 1, segments: 1 }, () => woken++)
+    const flush = () => {
+      engine.ops[0] = FLUSH
+      engine.fds[0] = fd
+      expect(engine.submit(1)).toBe(0)
+    }
+    engine.setPolling(true)
+    flush()
+    let count = 0
+    for (const end = Date.now() + 10_000; count === 0 && Date.now() < end; ) count = engine.poll()
+    expect([count, engine.inFlight]).toEqual([1, 0])
+    await new Promise((resolve) => setImmediate(resolve))
+    expect(woken).toBe(0)
+    flush()
+    engine.setPolling(false)
+    await vi.waitFor(() => expect(woken).toBe(1), 10_000)
+    await engine.close()
   })
 })
 

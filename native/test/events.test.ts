@@ -49,6 +49,32 @@ describe("EventFd", () => {
   })
 })
 
+describe("EventFd.wait", () => {
+  it("tells of signals since the last wait, whatever the counter is", () => {
+    const e = eventFd()
+    expect(e.wait(0)).toBe(false)
+    e.signal()
+    expect([e.wait(10_000), e.wait(0)]).toEqual([true, false])
+    e.signal()
+    e.signal()
+    expect([e.wait(-1), e.wait(0)]).toEqual([true, false])
+    expect(e.clear()).toBe(true)
+    e.close()
+    expect(e.wait(-1)).toBe(false)
+    expect(() => e.wait("1" as unknown as number)).toThrow(TypeError)
+  })
+
+  it("is woken by another thread", async () => {
+    const e = eventFd()
+    const code = `const { openSync, writeSync } = require("node:fs")
+      writeSync(${e.fd}, new BigUint64Array([1n]))`
+    const worker = new Worker(code, { eval: true })
+    // The worker starts by itself: this thread does not run its event loop meanwhile.
+    expect(e.wait(30_000)).toBe(true)
+    await worker.terminate()
+  })
+})
+
 describe("Poller", () => {
   it("reports tokens of several descriptors in one call", async () => {
     const { poller, batches, next } = recorder()

@@ -1,3 +1,6 @@
+/** What carries requests out: the kernel's io_uring, or threads of the addon that make blocking system calls. */
+export type BlockEngineKind = "io_uring" | "threads"
+
 export interface BlockEngineOptions {
   /** Most requests in flight, and in one batch: 1 to 32768. */
   depth: number
@@ -5,6 +8,8 @@ export interface BlockEngineOptions {
   segments: number
   /** Most threads, which are started when there is work for them: 1 to 64, default 4. */
   threads?: number
+  /** Default "auto": io_uring where the kernel has it (5.12) and lets this process use it, else threads. */
+  kind?: BlockEngineKind | "auto"
 }
 
 /**
@@ -20,15 +25,16 @@ export interface BlockEngineOptions {
 export declare class BlockEngine {
   /**
    * `onComplete(count)` is called from the event loop with the first `count` elements of `completedTags` and `results`
-   * set. What it throws is an uncaught exception.
+   * set. What it throws is an uncaught exception. With kind "io_uring", throws with `code`, `errno`, `syscall` where there is
+   * none.
    */
   constructor(options: BlockEngineOptions, onComplete: (count: number) => void)
 
   /** Operation number. */
   readonly ops: Uint8Array
   /**
-   * Bit 0: durable before it completes. Bit 1: zeroed ranges may be deallocated. Bit 2: a read that waits for the disk
-   * (O_DIRECT), so that it is left to a thread.
+   * Bit 0: durable before it completes. Bit 1: zeroed ranges may be deallocated. Bit 2: a transfer that waits for the disk
+   * whatever the page cache has (O_DIRECT).
    */
   readonly flags: Uint8Array
   readonly fds: Int32Array
@@ -51,16 +57,29 @@ export declare class BlockEngine {
 
   /** Requests that were submitted and whose completion was not handed out yet. */
   readonly inFlight: number
+  readonly kind: BlockEngineKind
 
   /**
-   * Submits the first `count` requests. Returns how many requests (of these) completed at once: they are in the
+   * Requests on this descriptor are a little cheaper from now on. At most 8; before one of them is closed, call
+   * `unregisterFiles`. Throws with `code`, `errno`, `syscall`. Nothing with threads.
+   */
+  registerFile(fd: number): void
+  unregisterFiles(): void
+
+  /**
+   * Submits the first `count` requests. Returns how many requests, of these or earlier ones, are complete: they are in the
    * completion arrays now, and the caller must look at them before it submits again or returns to the event loop. Throws
    * RangeError, and takes none, when a request is malformed or more than `depth` would be in flight.
    */
   submit(count: number): number
   /** Collects what completed meanwhile, as `submit` does. Not from within `onComplete` while it still reads the arrays. */
   poll(): number
-  /** No more submissions; resolves when nothing is in flight and the threads are gone. Idempotent. */
+  /** While on, completions wait for `poll` or `submit` and do not wake the event loop. */
+  setPolling(on: boolean): void
+  /**
+   * No more submissions; resolves when nothing is in flight, the threads are gone and the kernel lets go of registered files.
+   * Idempotent.
+   */
   close(): Promise<void>
 }
 

@@ -147,7 +147,8 @@ function measure({ front, rings, pid }: Connected, workload: Workload): Measured
     if (polling || reaped > 0) continue
     let ready = false
     for (const ring of rings) if (ring.enableInterrupt()) ready = true
-    if (!ready && !front.call.wait(5000)) throw new Error(`no interrupt for 5 s: ${rings.map((ring) => ring.describe()).join("; ")}`)
+    if (!ready && !front.call.wait(5000))
+      throw new Error(`no interrupt for 5 s: ${rings.map((ring) => ring.describe()).join("; ")}`)
   }
   const sorted = samples.subarray(0, Math.min(done, MAX_SAMPLES)).sort()
   return {

@@ -34,7 +34,7 @@ function virtkit({ file, socket, direct, queues }: BackEndOptions, engine: strin
     dirname(fileURLToPath(import.meta.resolve("virtkit/package.json"))),
     "dist/bundle/bin.js",
   )
-  const disk = `${file},queues=${queues}${direct ? ",cache=direct" : ""}${engine === "x" ? "" : ""}`
+  const disk = `${file},queues=${queues},engine=${engine}${direct ? ",cache=direct" : ""}`
   return [
     process.execPath,
     ...(process.env.VIRTKIT_BENCH_NODE_OPTIONS?.split(" ") ?? []),

@@ -81,11 +81,16 @@ export function choiceKey<T extends string>(
 }
 
 /** A whole number from 1, or undefined when the key is absent. */
-export function countKey(list: ListOption, option: string, key: string): number | undefined {
+export function countKey(
+  list: ListOption,
+  option: string,
+  key: string,
+  least: 0 | 1 = 1,
+): number | undefined {
   const value = list.keys.get(key)
   if (value === undefined) return undefined
-  if (value === true || !/^[1-9]\d{0,4}$/.test(value)) {
-    throw new UsageError(`${option} ${list.name}: ${key} must be a number from 1`)
+  if (value === true || !/^(?:0|[1-9]\d{0,4})$/.test(value) || Number(value) < least) {
+    throw new UsageError(`${option} ${list.name}: ${key} must be a number from ${least}`)
   }
   return Number(value)
 }

@@ -23,6 +23,9 @@ export interface DiskOption {
   readonly cache?: CacheMode
   readonly queues?: number
   readonly limits?: BlockLimits
+  readonly engine?: "auto" | "io_uring" | "threads"
+  /** Microseconds. */
+  readonly poll?: number
 }
 
 export type Accel = "auto" | "kvm" | "lab"
@@ -135,7 +138,7 @@ export function formatRings(rings: RingOffers): string {
   return words.join(",")
 }
 
-const diskKeys = ["readonly", "format", "serial", "cache", "queues", "iops", "bps"] as const
+const diskKeys = ["readonly", "format", "serial", "cache", "queues", "iops", "bps", "engine", "poll"] as const
 
 export function parseDisk(text: string): DiskOption {
   const list = parseListOption(text, "--disk", diskKeys, ["backing"])
@@ -143,6 +146,8 @@ export function parseDisk(text: string): DiskOption {
   const serial = textKey(list, "--disk", "serial")
   const cache = choiceKey(list, "--disk", "cache", ["writeback", "writethrough", "direct", "unsafe"])
   const queues = countKey(list, "--disk", "queues")
+  const engine = choiceKey(list, "--disk", "engine", ["auto", "io_uring", "threads"])
+  const poll = countKey(list, "--disk", "poll", 0)
   const iops = amountKey(list, "--disk", "iops")
   const bps = amountKey(list, "--disk", "bps")
   const backing = list.lists.get("backing") ?? []
@@ -161,6 +166,8 @@ export function parseDisk(text: string): DiskOption {
     ...(cache === undefined ? {} : { cache }),
     ...(queues === undefined ? {} : { queues }),
     ...(iops === undefined && bps === undefined ? {} : { limits }),
+    ...(engine === undefined ? {} : { engine }),
+    ...(poll === undefined ? {} : { poll }),
   }
 }
 
@@ -176,6 +183,8 @@ export function formatDisk(disk: DiskOption, path: string): string {
   const { operationsPerSecond, bytesPerSecond } = disk.limits ?? {}
   if (operationsPerSecond !== undefined) words.push(`iops=${operationsPerSecond}`)
   if (bytesPerSecond !== undefined) words.push(`bps=${bytesPerSecond}`)
+  if (disk.engine !== undefined) words.push(`engine=${disk.engine}`)
+  if (disk.poll !== undefined) words.push(`poll=${disk.poll}`)
   return words.join(",")
 }
 

@@ -33,6 +33,7 @@ export const runUsage = `virtkit run: boot a kernel in a virtual machine
   --msr-filter FILE     model specific registers that the guest may access, as JSON
   --disk FILE[,readonly][,format=raw|qcow2][,serial=S][,queues=N]
          [,cache=writeback|writethrough|direct|unsafe][,iops=N][,bps=N][,backing=PATH]...
+         [,engine=auto|io_uring|threads][,poll=MICROSECONDS]
                         a disk image or block device; may be repeated; a comma in FILE is written ",,"; PATH: a
                         file, or a folder of files, that a qcow2 image may be laid over
   --net tap=IF[,queues=N][,offloads=on|off][,create]

@@ -197,6 +197,8 @@ describe("--disk", () => {
         ),
         queues: fc.integer({ min: 1, max: 64 }),
         format: fc.constant("qcow2" as const),
+        engine: fc.constantFrom("auto" as const, "io_uring" as const, "threads" as const),
+        poll: fc.integer({ min: 0, max: 1000 }),
         limits: fc.constantFrom(
           { operationsPerSecond: 500 },
           { bytesPerSecond: 20 * 2 ** 20 },

@@ -59,6 +59,8 @@ export interface BlockBackendInfo {
    * For backends that do their work in `submit`: bytes after which the device lets the event loop turn. 0: no limit.
    */
   readonly bytesPerTurn: number
+  /** What carries requests out, for people. Absent: the backend itself. */
+  readonly engine?: string
 }
 
 /**
@@ -73,6 +75,10 @@ export interface BlockBackend {
   submit(request: BlockRequest): void
   /** Starts what was submitted. */
   commit(): void
+  /** Completes what is done by now, with `completed` after it. Absent in backends that are not worth looking at. */
+  poll?(): void
+  /** While on, what is done waits for `poll` or `commit`. There with `poll`. */
+  setPolling?(on: boolean): void
   /** Resolves when no request is in flight any more. */
   idle(): Promise<void>
   /** Makes the disk `size` bytes long, or, without it, looks how long it has become. Changes `info.size`. */

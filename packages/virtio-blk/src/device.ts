@@ -33,6 +33,8 @@ export interface BlockDeviceOptions {
   readonly queueSize: number
   readonly serial: string
   readonly limits: BlockLimits | undefined
+  /** Microseconds. */
+  readonly poll: number
 }
 
 /** The virtio block device (virtio 1.3, section 5.2). Made by `block`. */
@@ -50,6 +52,7 @@ export class BlockDevice implements VirtioDevice {
   readonly #id: Uint8Array = new Uint8Array(ID_BYTES)
   readonly #limits: DiskLimits
   readonly #limiter: Limiter
+  readonly #poll: number
   #context: DeviceContext | undefined
   #executor: Executor | undefined
   #closed: Promise<void> | undefined
@@ -60,6 +63,7 @@ export class BlockDevice implements VirtioDevice {
     this.counters = this.#counters
     this.#backend = backend
     this.#cache = options.cache
+    this.#poll = options.poll
     this.queueMaxSizes = new Array<number>(queues).fill(queueSize)
     this.features = blockFeatures(backend.info, queues)
     // 5.2.4: seg_max counts the data segments; header and status need a descriptor each.
@@ -82,6 +86,11 @@ export class BlockDevice implements VirtioDevice {
 
   get readonly(): boolean {
     return this.#limits.readonly
+  }
+
+  /** What carries requests out: "io_uring" or "threads" for files; undefined when the backend does that itself. */
+  get engine(): string | undefined {
+    return this.#backend.info.engine
   }
 
   /** Requests that the backend has. */
@@ -112,6 +121,7 @@ export class BlockDevice implements VirtioDevice {
       limiter: this.#limiter,
       depth: this.queueMaxSizes.reduce((sum, size) => sum + size, 0),
       id: this.#id,
+      poll: this.#poll,
     })
     this.#chooseCache()
     this.#executor.start()

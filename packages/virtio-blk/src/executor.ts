@@ -24,6 +24,7 @@ import {
   VIRTIO_BLK_T_OUT,
 } from "./constants.js"
 import type { BlockCounters } from "./counters.js"
+import { PollWindow } from "./polling.js"
 import { type DiskLimits, type ParsedRange, type ParsedRequest, parseRange, parseRequest } from "./request.js"
 import { Slot } from "./slot.js"
 
@@ -43,6 +44,8 @@ export interface ExecutorOptions {
   readonly depth: number
   /** 20 bytes, the answer to GET_ID. */
   readonly id: Uint8Array
+  /** Longest time to look for work instead of waiting for it, microseconds; 0: never. */
+  readonly poll: number
 }
 
 /**
@@ -81,6 +84,13 @@ export class Executor implements BlockSession {
   #toCommit = false
   /** The last drain ended because of the rate limit: its timer brings the queue back, not the next turn. */
   #limited = false
+  /** Absent when the device never looks for work by itself. */
+  readonly #window: PollWindow | undefined
+  /** What {@link #look} is doing: no notification or completion needs to call it. */
+  #looking = false
+  readonly #lookAgain: () => void
+  /** Requests answered or handed to the backend. */
+  #progress = 0
 
   readonly #header = new DataView(new ArrayBuffer(HEADER_BYTES))
   readonly #headerBytes = new Uint8Array(this.#header.buffer)
@@ -101,6 +111,8 @@ export class Executor implements BlockSession {
     this.#id = options.id
     this.#bytesPerTurn = backend.info.bytesPerTurn
     this.memory = context.memory
+    if (options.poll > 0 && backend.poll !== undefined) this.#window = new PollWindow(options.poll)
+    this.#lookAgain = () => this.#look()
     // A slot for every chain that can be in flight: a queue never runs out of them (bad-input #17).
     this.depth = options.depth
     this.#queueInFlight = queues.map(() => 0)
@@ -129,6 +141,8 @@ export class Executor implements BlockSession {
 
   stop(): void {
     this.#active = false
+    // What is in flight still completes, by the event loop.
+    this.#backend.setPolling?.(false)
   }
 
   /**
@@ -152,10 +166,82 @@ export class Executor implements BlockSession {
     if (!this.#active || queue === undefined || this.#deferred[index]) return
     this.#turnBytes = 0
     this.#limited = false
+    if (this.#window !== undefined) {
+      this.#wake(this.#window)
+      return
+    }
     const result = drainQueue(queue, this.#handlers[index]!)
     this.#backend.commit()
     this.#flush()
     if (result !== "empty" && !this.#limited) this.#defer(index)
+  }
+
+  #wake(window: PollWindow): void {
+    if (this.#looking) return
+    window.woken(performance.now())
+    this.#look()
+  }
+
+  /**
+   * Takes what is there, from all queues, and looks for more until there has been none for the length of the window. The driver need
+   * not notify meanwhile, nor completions wake the event loop. Goes on in a later turn when this one has lasted long enough.
+   */
+  #look(): void {
+    const window = this.#window!
+    const { queues } = this.#context
+    const { length } = window
+    let now = performance.now()
+    let end = now + length
+    const turnEnd = now + window.turn
+    if (!this.#looking && length > 0) this.#backend.setPolling!(true)
+    this.#looking = true
+    for (let i = 0; i < queues.length; i++) queues[i]?.disableNotification()
+    for (;;) {
+      const worked = this.#takeAll()
+      now = performance.now()
+      if (!this.#active) return
+      if (worked) {
+        end = now + length
+      } else if (now >= end) {
+        break
+      }
+      if (now >= turnEnd) {
+        this.#context.defer(this.#lookAgain)
+        return
+      }
+    }
+    this.#looking = false
+    if (length > 0) this.#backend.setPolling!(false)
+    window.endedAt(now)
+    // The rate limit's timer comes back, for all queues.
+    if (this.#limited) return
+    for (let i = 0; i < queues.length; i++)
+      if (queues[i]?.enableNotification() && !this.#deferred[i]) this.#defer(i)
+  }
+
+  /** At most a queue's size of chains from each queue, and all completions; false when there was nothing. */
+  #takeAll(): boolean {
+    const { queues } = this.#context
+    const before = this.#progress
+    this.#limited = false
+    for (let i = 0; i < queues.length; i++) {
+      const queue = queues[i]
+      if (queue === undefined) continue
+      const handle = this.#handlers[i]!
+      for (let left = queue.size; left > 0; left--) {
+        const chain = queue.pop()
+        if (chain === undefined) break
+        this.#progress++
+        if (handle(chain)) continue
+        queue.unpop(chain)
+        this.#progress--
+        break
+      }
+    }
+    if (this.#progress !== before) this.#backend.commit()
+    else this.#backend.poll!()
+    this.#flush()
+    return this.#progress !== before
   }
 
   /** The rate limit lets requests pass again. */
@@ -171,6 +257,7 @@ export class Executor implements BlockSession {
   complete(request: BlockRequest, error: number): void {
     const slot = request as Slot
     const { chain, queue } = slot
+    this.#progress++
     if (!this.#active || chain === undefined || queue === undefined || this.#isReset(queue)) {
       this.#release(slot)
       return
@@ -196,6 +283,8 @@ export class Executor implements BlockSession {
       this.#backend.commit()
     }
     this.#flush()
+    // They came by the event loop.
+    if (this.#window !== undefined) this.#wake(this.#window)
   }
 
   /** The driver reset the queue: what was in flight is abandoned. */

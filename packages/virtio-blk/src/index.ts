@@ -1,5 +1,6 @@
 import { ConfigError } from "@virtkit/interface"
 import type { BlockBackend } from "./backend.js"
+import type { EngineChoice } from "./backends/engine.js"
 import type { CreateQcow2Options } from "./backends/qcow2/create.js"
 import type { Qcow2Info } from "./backends/qcow2/inspect.js"
 import { BlockDevice, type CacheMode } from "./device.js"
@@ -39,6 +40,11 @@ interface CommonOptions {
   queueSize?: number
   /** Default: no limits. */
   limits?: BlockLimits
+  /**
+   * Longest time, in microseconds, for which the device looks for more work before it waits for some; as long as that
+   * was of use lately. It keeps the thread of the device busy meanwhile. Default 0: never; at most 1000.
+   */
+  poll?: number
 }
 
 export interface BlockFileOptions extends CommonOptions {
@@ -48,6 +54,11 @@ export interface BlockFileOptions extends CommonOptions {
   readonly?: boolean
   /** Format of the image, never guessed. Default "raw". */
   format?: "raw" | "qcow2"
+  /**
+   * What carries requests out: the kernel's io_uring, or threads that make system calls. Default "auto": io_uring where
+   * it can be had.
+   */
+  engine?: EngineChoice
   /**
    * Of a qcow2 image: the files that it, and what it is laid over, may name as backing files, and folders whose files they
    * may be. Default: none; an image with a backing file is refused then.
@@ -86,28 +97,32 @@ export async function block(options: BlockOptions): Promise<BlockDevice> {
       `disk ${name} would have ${queues} queues of ${queueSize}; 32768 requests is the most`,
     )
   }
-  const { limits } = options
+  const { limits, poll = 0 } = options
+  if (!(poll >= 0 && poll <= 1000))
+    throw new ConfigError(`disk ${name} can look for work for 0 to 1000 microseconds, not ${poll}`)
   rateOf(name, limits)
   const backend = "backend" in options ? options.backend : await openFile(options, queues * queueSize)
-  return new BlockDevice({ name, serial, cache, queues, queueSize, backend, limits })
+  return new BlockDevice({ name, serial, cache, queues, queueSize, backend, limits, poll })
 }
 
 async function openFile(options: BlockFileOptions, depth: number): Promise<BlockBackend> {
-  const { path, format = "raw", readonly = false, cache, backing = [] } = options
+  const { path, format = "raw", readonly = false, cache, backing = [], engine = "auto" } = options
   if (typeof path !== "string" || path === "") throw new ConfigError("a disk needs a path or a backend")
   if (format !== "raw" && format !== "qcow2")
     throw new ConfigError(`format of disk ${path} must be raw or qcow2, not "${format}"`)
   if (format === "raw" && backing.length > 0)
     throw new ConfigError(`disk ${path}: only qcow2 images have backing files`)
+  if (engine !== "auto" && engine !== "io_uring" && engine !== "threads")
+    throw new ConfigError(`engine of disk ${path} must be auto, io_uring or threads, not "${engine}"`)
   const unsafe = cache === "unsafe"
   const direct = cache === "direct"
   // Loaded only here, so that disks in memory need no addon.
   if (format === "qcow2") {
     const { qcow2Backend } = await import("./backends/qcow2/index.js")
-    return qcow2Backend({ path, readonly, unsafe, direct, backing, depth })
+    return qcow2Backend({ path, readonly, unsafe, direct, backing, depth, engine })
   }
   const { fileBackend } = await import("./backends/file.js")
-  return fileBackend({ path, readonly, unsafe, direct, depth })
+  return fileBackend({ path, readonly, unsafe, direct, depth, engine })
 }
 
 /** Makes an empty qcow2 image, or an overlay. Throws ConfigError, or an error of the file system. */

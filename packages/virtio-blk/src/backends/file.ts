@@ -11,6 +11,7 @@ import {
   type BlockRequest,
   type BlockSession,
 } from "../backend.js"
+import { type EngineChoice, engineError } from "./engine.js"
 import { type DirectAccess, imageInfo, type OpenedImage, openDirect, openImage } from "./image.js"
 
 const EIO = 5
@@ -34,17 +35,21 @@ export interface FileBackendOptions {
   readonly direct: boolean
   /** Most requests in flight. */
   readonly depth: number
+  /** Default "auto": io_uring where it can be had. */
+  readonly engine?: EngineChoice
 }
 
 /** A raw image file or a block device. Data goes between it and guest memory by system calls on other threads. */
 export async function fileBackend(options: FileBackendOptions): Promise<BlockBackend> {
   const image = await openImage(options.path, options.readonly)
-  if (!options.direct) return new FileBackend(image, options, undefined)
+  let direct: DirectAccess | undefined
   try {
-    return new FileBackend(image, options, await openDirect(image))
+    if (options.direct) direct = await openDirect(image)
+    return new FileBackend(image, options, direct)
   } catch (error) {
+    if (direct !== undefined) await promisify(close)(direct.fd)
     await promisify(close)(image.fd)
-    throw error
+    throw engineError(error, options.path)
   }
 }
 
@@ -67,12 +72,14 @@ class FileBackend implements BlockBackend {
   constructor(image: OpenedImage, options: FileBackendOptions, direct: DirectAccess | undefined) {
     this.#image = image
     this.#direct = direct
-    this.#info = backendInfo(image)
+    const { depth, engine = "auto" } = options
     this.#unsafe = options.unsafe
-    this.#requests = new Array<BlockRequest | undefined>(options.depth).fill(undefined)
-    this.#engine = new BlockEngine({ depth: options.depth, segments: SEGMENTS }, (count) =>
+    this.#requests = new Array<BlockRequest | undefined>(depth).fill(undefined)
+    this.#engine = new BlockEngine({ depth, segments: SEGMENTS, kind: engine }, (count) =>
       this.#finish(count),
     )
+    this.#engine.registerFile(direct?.fd ?? image.fd)
+    this.#info = backendInfo(image, this.#engine.kind)
   }
 
   get info(): BlockBackendInfo {
@@ -122,6 +129,16 @@ class FileBackend implements BlockBackend {
     if (completed > 0) this.#finish(completed)
   }
 
+  poll(): void {
+    if (this.#inFlight === 0) return
+    const completed = this.#engine.poll()
+    if (completed > 0) this.#finish(completed)
+  }
+
+  setPolling(on: boolean): void {
+    this.#engine.setPolling(on)
+  }
+
   idle(): Promise<void> {
     if (this.#inFlight === 0) return Promise.resolve()
     return new Promise((resolve) => this.#whenIdle.push(resolve))
@@ -135,7 +152,7 @@ class FileBackend implements BlockBackend {
       await promisify(ftruncate)(fd, size)
     }
     this.#image.info = imageInfo(fd, path)
-    this.#info = backendInfo(this.#image)
+    this.#info = backendInfo(this.#image, this.#engine.kind)
   }
 
   close(): Promise<void> {
@@ -220,7 +237,7 @@ class FileBackend implements BlockBackend {
   }
 }
 
-function backendInfo({ info, readonly }: OpenedImage): BlockBackendInfo {
+function backendInfo({ info, readonly }: OpenedImage, engine: string): BlockBackendInfo {
   const range = readonly ? 0 : MAX_RANGE
   return {
     size: info.size,
@@ -233,5 +250,6 @@ function backendInfo({ info, readonly }: OpenedImage): BlockBackendInfo {
     // Of a file: the block of nearly every file system.
     discardAlignment: info.kind === "file" ? 4096 : info.physicalBlockSize,
     bytesPerTurn: 0,
+    engine,
   }
 }

@@ -3,6 +3,9 @@ import { promisify } from "node:util"
 import { ConfigError, SystemError } from "@virtkit/interface"
 import { type BlockFileInfo, blockFileInfo, lockFile } from "@virtkit/native"
 
+const LOCK_ATTEMPTS = 20
+const LOCK_PAUSE_MS = 10
+
 /** An image that was opened, checked and locked. */
 export interface OpenedImage {
   readonly path: string
@@ -25,7 +28,7 @@ export async function openImage(
   try {
     const info = describe(fd, path)
     if (info.readonly && !readonly) throw new ConfigError(`disk ${path} cannot be written; open it readonly`)
-    if (!lockFile(fd, !readonly)) {
+    if (!(await lock(fd, !readonly))) {
       throw new ConfigError(
         readonly
           ? `disk ${path} is being written by another virtual machine or program; stop that first`
@@ -36,6 +39,18 @@ export async function openImage(
   } catch (error) {
     await promisify(close)(fd)
     throw systemError(error, path)
+  }
+}
+
+/**
+ * A process that was killed with I/O in flight keeps its locks for some milliseconds, until the kernel has ended that; one that takes its place
+ * is not turned away for it.
+ */
+async function lock(fd: number, exclusive: boolean): Promise<boolean> {
+  for (let left = LOCK_ATTEMPTS; ; left--) {
+    if (lockFile(fd, exclusive)) return true
+    if (left === 0) return false
+    await new Promise((resolve) => setTimeout(resolve, LOCK_PAUSE_MS))
   }
 }
 

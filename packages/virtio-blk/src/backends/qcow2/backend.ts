@@ -8,6 +8,7 @@ import {
   type BlockRequest,
   type BlockSession,
 } from "../../backend.js"
+import type { EngineChoice } from "../engine.js"
 import { errnoOf, unsupported } from "./errors.js"
 import {
   COMPRESSED,
@@ -45,6 +46,7 @@ export interface Qcow2BackendOptions {
   readonly unsafe: boolean
   /** Most requests in flight. */
   readonly depth: number
+  readonly engine: EngineChoice
 }
 
 /**
@@ -80,13 +82,13 @@ export class Qcow2Backend implements BlockBackend {
     if (writer !== undefined) this.#task = new WriteTask(image, layers, writer, transfers)
     this.#operations = new Array<Operation | undefined>(options.depth).fill(undefined)
     this.#done = (operation) => this.#complete(operation)
-    this.#info = backendInfo(image, options.readonly)
+    this.#info = backendInfo(image, options.readonly, transfers.engine)
   }
 
   static async open(options: Qcow2BackendOptions): Promise<Qcow2Backend> {
-    const { image, depth } = options
+    const { image, depth, engine } = options
     let delivered = () => {}
-    const transfers = new Transfers(Math.min(32768, depth * 2 + 64), () => delivered())
+    const transfers = new Transfers(Math.min(32768, depth * 2 + 64), engine, () => delivered())
     try {
       const punch = (offset: number, length: number) => transfers.punch(image.file.fd, offset, length)
       const writer = options.readonly ? undefined : await Qcow2Writer.open(image, punch)
@@ -135,7 +137,7 @@ export class Qcow2Backend implements BlockBackend {
     if (below !== undefined && below.size > this.image.size)
       throw unsupported(this.image.file.path, "what it is laid over is longer, and would show when it grows")
     await this.#writer!.grow(size)
-    this.#info = backendInfo(this.image, this.#info.readonly)
+    this.#info = backendInfo(this.image, this.#info.readonly, this.#transfers.engine)
   }
 
   close(): Promise<void> {
@@ -276,7 +278,7 @@ export class Qcow2Backend implements BlockBackend {
   }
 }
 
-function backendInfo(image: Qcow2Image, readonly: boolean): BlockBackendInfo {
+function backendInfo(image: Qcow2Image, readonly: boolean, engine: string): BlockBackendInfo {
   const range = readonly ? 0 : MAX_RANGE
   return {
     size: image.size,
@@ -288,5 +290,6 @@ function backendInfo(image: Qcow2Image, readonly: boolean): BlockBackendInfo {
     maxWriteZeroes: range,
     discardAlignment: image.format.clusterSize,
     bytesPerTurn: BYTES_PER_TURN,
+    engine,
   }
 }

@@ -1,5 +1,5 @@
 import type { GuestMemory } from "@virtkit/interface"
-import { BlockEngine } from "@virtkit/native"
+import { BlockEngine, type BlockEngineKind } from "@virtkit/native"
 import { BLOCK_DISCARD, BLOCK_READ, type BlockRequest } from "../../backend.js"
 import { errnoOf } from "./errors.js"
 import type { ImageFile } from "./image-file.js"
@@ -47,11 +47,15 @@ export class Transfers {
   #waiting: (() => void)[] = []
 
   /** `delivered` is called when a batch of ends is over. */
-  constructor(depth: number, delivered: () => void) {
+  constructor(depth: number, kind: BlockEngineKind | "auto", delivered: () => void) {
     this.#delivered = delivered
-    this.#engine = new BlockEngine({ depth, segments: MAX_SEGMENTS }, (count) => this.#finish(count))
+    this.#engine = new BlockEngine({ depth, segments: MAX_SEGMENTS, kind }, (count) => this.#finish(count))
     this.#parts = Array.from({ length: depth }, () => ({ owner: undefined, skip: 0, length: 0, read: false }))
     for (let tag = depth - 1; tag >= 0; tag--) this.#free.push(tag)
+  }
+
+  get engine(): BlockEngineKind {
+    return this.#engine.kind
   }
 
   /** How many parts can be added now. */
