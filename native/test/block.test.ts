@@ -354,12 +354,16 @@ function engineTests(kind: "io_uring" | "threads"): void {
 describe("BlockEngine, which kind", () => {
   it("takes io_uring where it can, threads where it is told to", async () => {
     const kinds = [undefined, "auto", "threads"] as const
-    const engines = kinds.map((kind) => new BlockEngine({ depth: 1, segments: 1, ...(kind && { kind }) }, () => {}))
+    const engines = kinds.map(
+      (kind) => new BlockEngine({ depth: 1, segments: 1, ...(kind && { kind }) }, () => {}),
+    )
     const best = probeIoUring() === 0 ? "io_uring" : "threads"
     expect(engines.map(({ kind }) => kind)).toEqual([best, best, "threads"])
     for (const engine of engines) await engine.close()
     expect(engines[0]!.kind).toBe(best)
-    expect(() => new BlockEngine({ depth: 1, segments: 1, kind: "aio" as "auto" }, () => {})).toThrow(RangeError)
+    expect(() => new BlockEngine({ depth: 1, segments: 1, kind: "aio" as "auto" }, () => {})).toThrow(
+      RangeError,
+    )
   })
 
   it("does the same without io_uring where a sandbox forbids it", () => {

@@ -42,6 +42,8 @@ export async function measureBlk(runs: number): Promise<Section> {
   try {
     const file = join(folder, "disk")
     makeDisk(file)
+    // virtkit locks its disks.
+    for (const name of names) if (name.startsWith("virtkit-")) makeDisk(`${file}-${name}`)
     const rows: string[][] = []
     for (const direct of [false, true]) {
       for (const queues of [1, 2]) {
@@ -88,7 +90,7 @@ async function run(options: Run): Promise<DriverResult> {
     for (const name of names)
       backEnds.push(
         await startBackEnd(name, {
-          file,
+          file: name.startsWith("virtkit-") ? `${file}-${name}` : file,
           direct,
           queues,
           socket: join(folder, `${name}-${direct}-${queues}`),

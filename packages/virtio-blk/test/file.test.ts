@@ -11,6 +11,7 @@ import {
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { ConfigError } from "@virtkit/interface"
+import { probeIoUring } from "@virtkit/native"
 import { TestMemory } from "@virtkit/testkit"
 import { type BlockFileOptions, block } from "@virtkit/virtio-blk"
 import { afterAll, afterEach, beforeEach, describe, expect, it } from "vitest"
@@ -45,12 +46,25 @@ afterEach(async () => {
 })
 
 async function fileDisk(options: Partial<BlockFileOptions> = {}): Promise<Disk> {
-  const d = await disk({ path, ...options }, { memory, queueSize: 64 })
+  const d = await disk({ path, engine, ...options }, { memory, queueSize: 64 })
   opened.push(d)
   return d
 }
 
-describe("file backend", () => {
+/** The same whatever carries requests out. */
+let engine: "io_uring" | "threads"
+describe.skipIf(probeIoUring() !== 0)("file backend, io_uring", () => fileTests("io_uring"))
+describe("file backend, threads", () => fileTests("threads"))
+
+function fileTests(kind: typeof engine): void {
+  beforeEach(() => {
+    engine = kind
+  })
+
+  it("says what carries requests out", async () => {
+    expect((await fileDisk()).device.engine).toBe(kind)
+  })
+
   it("reads and writes, in segments and in parallel", async () => {
     const d = await fileDisk()
     expect((await d.read(2, 512, 100, 412)).data).toEqual(pattern(MiB, 5).subarray(1024, 2048))
@@ -126,7 +140,7 @@ describe("file backend", () => {
   })
 
   it("needs guest memory with host addresses, and says so to the guest only", async () => {
-    const d = await disk({ path }, { memory: new TestMemory() })
+    const d = await disk({ path, engine }, { memory: new TestMemory() })
     opened.push(d)
     expect((await d.read(0, 512)).status).toBe(IOERR)
     expect(d.device.counters.lastErrno).toBe(14)
@@ -159,7 +173,7 @@ describe("file backend", () => {
     const fds = () => readdirSync("/proc/self/fd").length
     const tasks = () => readdirSync("/proc/self/task").length
     const round = async () => {
-      const d = await disk({ path }, { memory, queueSize: 4 })
+      const d = await disk({ path, engine }, { memory, queueSize: 4 })
       await d.request(FLUSH)
       await d.device.close()
       for (const ring of d.harness.rings)
@@ -170,7 +184,7 @@ describe("file backend", () => {
     for (let i = 0; i < 50; i++) await round()
     expect([fds(), tasks()]).toEqual(before)
   })
-})
+}
 
 describe("opening", () => {
   const message = async (options: BlockFileOptions): Promise<string> => {
@@ -207,6 +221,9 @@ describe("opening", () => {
     expect(await message({ path: "" })).toBe("a disk needs a path or a backend")
     expect(await message({ path, format: "vmdk" as "raw" })).toBe(
       'format of disk F/D must be raw or qcow2, not "vmdk"',
+    )
+    expect(await message({ path, engine: "aio" as "auto" })).toBe(
+      'engine of disk F/D must be auto, io_uring or threads, not "aio"',
     )
     expect(await message({ path, backing: ["/"] })).toBe("disk F/D: only qcow2 images have backing files")
     expect(readdirSync("/proc/self/fd").length).toBe(fds)

@@ -1,0 +1,167 @@
+import { ConfigError } from "@virtkit/interface"
+import { type BlockBackend, block, memoryDisk } from "@virtkit/virtio-blk"
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest"
+import { PollWindow } from "../src/polling.js"
+import { type Disk, disk, header, manualBackend } from "./helpers.js"
+
+describe("the window", () => {
+  it("grows while looking longer would have found the next work, up to its most", () => {
+    const window = new PollWindow(64)
+    expect(window.length).toBe(0)
+    window.endedAt(0)
+    const lengths: number[] = []
+    for (let i = 0; i < 6; i++) {
+      window.woken(0.01)
+      lengths.push(window.length)
+    }
+    expect(lengths).toEqual([0.004, 0.008, 0.016, 0.032, 0.064, 0.064])
+  })
+
+  it("shrinks to nothing when work comes later than that", () => {
+    const window = new PollWindow(64)
+    window.endedAt(0)
+    for (let i = 0; i < 5; i++) window.woken(0.01)
+    const lengths: number[] = []
+    for (let at = 10; at < 60; at += 10) {
+      window.woken(at)
+      lengths.push(window.length)
+      window.endedAt(at + window.length)
+    }
+    expect(lengths).toEqual([0.032, 0.016, 0.008, 0.004, 0])
+  })
+})
+
+describe("a device that polls", () => {
+  /** Milliseconds. Each look at it is 10 us later. */
+  let now = 0
+  /** Called when the device looks for completions. */
+  let whenPolled = () => {}
+  let polling: boolean[] = []
+  let backend: ReturnType<typeof manualBackend>
+  let d: Disk
+
+  beforeEach(async () => {
+    now = 0
+    whenPolled = () => {}
+    polling = []
+    vi.spyOn(performance, "now").mockImplementation(() => {
+      now += 0.01
+      return now
+    })
+    backend = manualBackend(65536)
+    const polled: BlockBackend = Object.assign(backend, {
+      poll: () => whenPolled(),
+      setPolling: (on: boolean) => polling.push(on),
+    })
+    d = await disk({ backend: polled, poll: 100 }, { queueSize: 16 })
+  })
+  afterEach(() => {
+    vi.restoreAllMocks()
+  })
+
+  const offer = () => d.harness.ring(0).add({ readable: [header(0, 0)], writable: [512, 1] })
+  const turn = () => new Promise((resolve) => setImmediate(resolve))
+  /** Answers so many requests one after the other, which makes the window long. */
+  function busy(): void {
+    for (let i = 0; i < 10; i++) {
+      offer()
+      d.harness.kick(0)
+      backend.finish()
+      d.harness.ring(0).reap()
+    }
+    polling = []
+  }
+
+  it("takes what comes while it looks, without a doorbell, and then waits for doorbells again", () => {
+    busy()
+    const { reads } = d.device.counters
+    let offered = 0
+    whenPolled = () => {
+      if (backend.pending.length > 0) backend.finish()
+      d.harness.ring(0).reap()
+      if (offered === 3) return
+      offered++
+      offer()
+      expect(d.harness.ring(0).publish()).toBe(false)
+    }
+    offer()
+    d.harness.kick(0)
+    expect(d.device.counters.reads - reads).toBe(4)
+    expect(polling).toEqual([true, false])
+    offer()
+    expect(d.harness.ring(0).publish()).toBe(true)
+  })
+
+  it("does nothing at all when there is nothing to do", async () => {
+    busy()
+    let polls = 0
+    whenPolled = () => polls++
+    d.device.notify(0)
+    expect(polls).toBeGreaterThan(1)
+    polls = 0
+    for (let i = 0; i < 10; i++) await turn()
+    expect(polls).toBe(0)
+    // Late work makes the window short, until it looks no longer than it must.
+    for (let i = 0; i < 10; i++) {
+      now += 100
+      d.device.notify(0)
+    }
+    polls = 0
+    now += 100
+    polling = []
+    d.device.notify(0)
+    expect(polls).toBe(1)
+    expect(polling).toEqual([])
+  })
+
+  it("bad-input #34: lets others have their turn, however much a driver asks for", async () => {
+    busy()
+    let offered = 0
+    whenPolled = () => {
+      backend.finish()
+      d.harness.ring(0).reap()
+      if (offered++ > 1000) return
+      offer()
+      d.harness.ring(0).publish()
+    }
+    offer()
+    d.harness.kick(0)
+    expect(offered).toBeGreaterThan(10)
+    expect(offered).toBeLessThan(200)
+    // Doorbells meanwhile add nothing.
+    for (let i = 0; i < 100; i++) d.device.notify(0)
+    const before = offered
+    await turn()
+    expect(offered).toBeGreaterThan(before)
+    expect(offered - before).toBeLessThan(200)
+    while (offered <= 1000) await turn()
+    await turn()
+    expect(polling).toEqual([true, false])
+  })
+
+  it("bad-input #27: stops looking at a reset, so that what is in flight completes by the event loop", async () => {
+    busy()
+    let reset: Promise<void> | undefined
+    offer()
+    whenPolled = () => {
+      reset ??= d.harness.reset()
+    }
+    d.harness.kick(0)
+    expect(backend.pending.length).toBe(1)
+    expect(polling.at(-1)).toBe(false)
+    const answered = d.device.counters.reads
+    backend.finish()
+    await reset
+    expect(d.device.counters.reads).toBe(answered)
+  })
+})
+
+describe("the option", () => {
+  it("is for backends that can be looked at, and has limits", async () => {
+    const d = await disk({ backend: memoryDisk(65536), poll: 100 })
+    expect((await d.read(0, 512)).status).toBe(0)
+    for (const poll of [-1, 1001, Number.NaN]) {
+      await expect(block({ backend: memoryDisk(65536), poll })).rejects.toThrow(ConfigError)
+    }
+  })
+})
