@@ -1,7 +1,9 @@
 import type { VirtioDevice } from "@virtkit/interface"
 import { serve, type VhostUserServer } from "@virtkit/vhost-user"
+
+import type { RingOffers } from "@virtkit/vmm"
 import { deviceOptions, parseNet } from "./net-option.js"
-import { parseCommand, parseDisk } from "./run-options.js"
+import { parseCommand, parseDisk, parseRings } from "./run-options.js"
 import { EXIT_CLEAN, serveUsage, UsageError } from "./usage.js"
 
 const KINDS = ["blk", "net", "console", "rng"] as const
@@ -18,6 +20,7 @@ export interface ServeArguments {
   readonly socket: string
   readonly disk: string | undefined
   readonly net: string | undefined
+  readonly rings: RingOffers
 }
 
 /** A device with what connects it to its server and to this process. */
@@ -40,7 +43,7 @@ export async function serveCommand(argv: readonly string[]): Promise<number> {
   })
   const { device, connect, detail } = await makeDevice(options)
   try {
-    await using server = serve(device, { socket: options.socket })
+    await using server = serve(device, { socket: options.socket, rings: options.rings })
     report(server, device.name)
     connect?.(server)
     process.stderr.write(
@@ -61,6 +64,7 @@ export function parseServeArguments(argv: readonly string[]): ServeArguments | u
       socket: { type: "string" },
       disk: { type: "string" },
       net: { type: "string" },
+      rings: { type: "string" },
       help: { type: "boolean" },
     },
     true,
@@ -70,7 +74,7 @@ export function parseServeArguments(argv: readonly string[]): ServeArguments | u
   const kind = KINDS.find((known) => known === name)
   if (kind === undefined || rest.length > 0)
     throw new UsageError(`serve "${positionals.join(" ")}": it must be one of ${KINDS.join(", ")}`)
-  const { socket, disk, net } = values
+  const { socket, disk, net, rings } = values
   if (!socket) throw new UsageError("serve: --socket is missing: the path where front ends connect")
   for (const [option, value, owner] of [
     ["disk", disk, "blk"],
@@ -80,7 +84,7 @@ export function parseServeArguments(argv: readonly string[]): ServeArguments | u
     if (kind !== owner && value !== undefined)
       throw new UsageError(`serve ${kind}: --${option} is for ${owner}`)
   }
-  return { kind, socket, disk, net }
+  return { kind, socket, disk, net, rings: parseRings(rings ?? "split") }
 }
 
 /** Loads what that kind of device needs, and nothing else. */

@@ -65,6 +65,8 @@ export const serveUsage = `virtkit serve: a device for another virtual machine m
                         a console on stdin and stdout
   virtkit serve rng --socket PATH
                         random numbers
+  --rings split|packed[,inorder][,event_idx=off][,indirect=off]
+                        what the rings offer to the driver, which need not take it (default split)
 
 Front ends may come and go, one at a time, until SIGTERM or SIGINT. QEMU needs guest memory that it can share:
 

@@ -8,7 +8,10 @@ describe("virtkit serve", () => {
       socket: "s",
       disk: "d.img,readonly",
       net: undefined,
+      rings: { packed: false, inOrder: false, eventIdx: true, indirect: true },
     })
+    const packed = parseServeArguments(["rng", "--socket", "s", "--rings", "packed,inorder"])
+    expect(packed?.rings).toMatchObject({ packed: true, inOrder: true })
     expect(parseServeArguments(["--socket", "s", "net", "--net", "passt"])?.net).toBe("passt")
     expect(parseServeArguments(["rng", "--socket", "s"])?.kind).toBe("rng")
     expect(parseServeArguments(["--help"])).toBeUndefined()
@@ -19,6 +22,7 @@ describe("virtkit serve", () => {
     [["gpu", "--socket", "s"], `serve "gpu": it must be one of`],
     [["blk", "net", "--socket", "s"], `serve "blk net": it must be one of`],
     [["rng"], "--socket is missing"],
+    [["rng", "--socket", "s", "--rings", "round"], "--rings"],
     [["rng", "--socket", ""], "--socket is missing"],
     [["blk", "--socket", "s"], "serve blk: --disk is missing"],
     [["net", "--socket", "s"], "serve net: --net is missing"],

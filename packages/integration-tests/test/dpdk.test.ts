@@ -10,13 +10,18 @@ import {
   net,
   type TransmitFrame,
 } from "@virtkit/virtio-net"
-import { VIRTIO_F_RING_INDIRECT_DESC } from "@virtkit/virtqueue"
+import {
+  VIRTIO_F_IN_ORDER as IN_ORDER,
+  VIRTIO_F_RING_PACKED as PACKED,
+  VIRTIO_F_RING_INDIRECT_DESC,
+} from "@virtkit/virtqueue"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { testPmd } from "../src/index.js"
 
 const FRAMES = 2000
 const WINDOW = 64
 const MRG_RXBUF = 1n << 15n
+const SPLIT = 0n
 
 const folder = mkdtempSync(join(tmpdir(), "virtkit-dpdk-"))
 afterAll(() => rmSync(folder, { recursive: true }))
@@ -100,10 +105,14 @@ describe("DPDK's virtio driver, which knows nothing of Linux's, forwards frames 
   beforeAll(() => testPmd("", "").then(() => undefined), 600_000)
 
   it.each([
-    ["buffers that are merged", "mrg_rxbuf=1"],
-    ["buffers that are not", "mrg_rxbuf=0"],
-    ["its vector instructions", "mrg_rxbuf=0,vectorized=1"],
-  ])("with %s", { timeout: 120_000 }, async (_, options) => {
+    ["buffers that are merged", "mrg_rxbuf=1", SPLIT],
+    ["buffers that are not", "mrg_rxbuf=0", SPLIT],
+    ["its vector instructions", "mrg_rxbuf=0,vectorized=1", SPLIT],
+    ["a split ring in order", "mrg_rxbuf=1,in_order=1", IN_ORDER],
+    ["a packed ring", "mrg_rxbuf=1,packed_vq=1", PACKED],
+    ["a packed ring, buffers that are not merged", "mrg_rxbuf=0,packed_vq=1", PACKED],
+    ["a packed ring in order", "mrg_rxbuf=1,packed_vq=1,in_order=1", PACKED | IN_ORDER],
+  ])("with %s", { timeout: 120_000 }, async (_, options, ring) => {
     const checker = new Checker()
     const card = await net({ backend: checker })
     const activations: bigint[] = []
@@ -113,7 +122,10 @@ describe("DPDK's virtio driver, which knows nothing of Linux's, forwards frames 
       activate(context)
     }
     const socket = join(folder, "socket")
-    const server = serve(card, { socket })
+    const server = serve(card, {
+      socket,
+      rings: { packed: (ring & PACKED) !== 0n, inOrder: (ring & IN_ORDER) !== 0n },
+    })
     server.on("queues", ([receive, transmit]) => {
       if (receive && transmit) checker.begin()
     })
@@ -142,7 +154,8 @@ describe("DPDK's virtio driver, which knows nothing of Linux's, forwards frames 
     expect(said).toContain(`TX-packets: ${FRAMES}`)
     expect(reasons).toEqual([undefined])
     expect(activations).toHaveLength(1)
-    expect((activations[0]! & MRG_RXBUF) !== 0n).toBe(options === "mrg_rxbuf=1")
+    expect((activations[0]! & MRG_RXBUF) !== 0n).toBe(options.includes("mrg_rxbuf=1"))
+    expect(activations[0]! & (PACKED | IN_ORDER)).toBe(ring)
     expect(activations[0]! & VIRTIO_F_RING_INDIRECT_DESC).toBe(VIRTIO_F_RING_INDIRECT_DESC)
   })
 })

@@ -1,5 +1,6 @@
 import { type VirtioDevice, VirtkitError } from "@virtkit/interface"
 import { Poller, type UnixSocket } from "@virtkit/native"
+import type { RingOffers } from "@virtkit/virtio"
 import { FLAG_REPLY } from "./constants.js"
 import { VhostUserError } from "./error.js"
 import { encodeMessage, parseHeader, parseRequest, type Request, u64 } from "./message.js"
@@ -30,12 +31,12 @@ export class Connection {
   #ending: Promise<void> | undefined
 
   /** Takes the socket over. */
-  constructor(socket: UnixSocket, device: VirtioDevice, events: ConnectionEvents) {
+  constructor(socket: UnixSocket, device: VirtioDevice, rings: RingOffers, events: ConnectionEvents) {
     this.#socket = socket
     this.#reader = new MessageReader(socket, parseHeader)
     this.#events = events
     this.#poller = new Poller((count) => this.#ready(count))
-    this.#session = new Session(device, {
+    this.#session = new Session(device, rings, {
       watch: (fd, queue) => this.#poller.add(fd, queue),
       unwatch: (fd) => this.#poller.remove(fd),
       queuesChanged: (running) => events.queuesChanged(running),

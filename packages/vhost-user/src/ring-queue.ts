@@ -1,6 +1,20 @@
 import type { Chain, Queue } from "@virtkit/interface"
-import type { DeviceQueue } from "@virtkit/virtqueue"
+import type { DeviceQueue, QueueState } from "@virtkit/virtqueue"
 import type { InflightQueue } from "./inflight.js"
+
+/** What a {@link RunningQueue} has to know of its ring. */
+export interface RunningRing {
+  /** Where to write down what is in flight, if the front end wants that. */
+  readonly inflight: InflightQueue | undefined
+  /** Chains go back in the order in which they came. */
+  readonly inOrder: boolean
+  /** Up to where the driver has got chains back: used.idx, or the base that stands for it. */
+  usedIndex(): number
+  /**
+   * Where to go on later, or undefined while the chains in flight are not exactly those that would be taken again then.
+   */
+  tail(): number | undefined
+}
 
 /**
  * The queue that the device gets: one of @virtkit/virtqueue that can be stopped at a moment when the ring alone says what is
@@ -12,31 +26,25 @@ export class RunningQueue implements Queue {
   readonly inner: DeviceQueue
   /** Chains that were in flight when it was made. */
   readonly resumed: number
+  readonly #ring: RunningRing
   readonly #inflight: InflightQueue | undefined
-  readonly #usedIndex: () => number
-  readonly #tail: () => number | undefined
+  /** With `inOrder`, heads that are written down as in flight, as they came, and which of them the device is done with. */
+  readonly #heads: number[] = []
+  readonly #done: Uint8Array
   #malformed = 0
   #stopping = false
   #whenStopped: ((base: number) => void) | undefined
 
-  /**
-   * `resumed`: how many chains `inner` has in flight already. `usedIndex` reads used.idx. `tail` gives where in the available ring to go on later, or undefined while the chains in
-   * flight are not exactly those that would be taken again then.
-   */
-  constructor(
-    inner: DeviceQueue,
-    inflight: InflightQueue | undefined,
-    resumed: number,
-    usedIndex: () => number,
-    tail: () => number | undefined,
-  ) {
+  /** `inner` is a queue whose state was restored. */
+  constructor(inner: DeviceQueue, ring: RunningRing) {
+    const { inFlight } = inner.state() as QueueState
     this.index = inner.index
     this.size = inner.size
     this.inner = inner
-    this.#inflight = inflight
-    this.resumed = resumed
-    this.#usedIndex = usedIndex
-    this.#tail = tail
+    this.resumed = inFlight.length
+    this.#ring = ring
+    this.#inflight = ring.inflight
+    this.#done = new Uint8Array(inner.size)
   }
 
   get broken(): boolean {
@@ -52,25 +60,29 @@ export class RunningQueue implements Queue {
       // Those went back by themselves, and with them all that was pushed.
       if (malformed !== this.#malformed) {
         this.#malformed = malformed
-        inflight.gave(this.#usedIndex())
+        inflight.gave(this.#ring.usedIndex())
       }
-      if (chain !== undefined) inflight.took(chain.head)
+      if (chain !== undefined) {
+        inflight.took(chain.head)
+        if (this.#ring.inOrder) this.#heads.push(chain.head)
+      }
     }
     return chain
   }
 
   push(chain: Chain, written: number): void {
-    this.#inflight?.gives(chain.head)
+    if (this.#inflight !== undefined) this.#gives(this.#inflight, chain.head)
     this.inner.push(chain, written)
   }
 
   unpop(chain: Chain): void {
+    this.#heads.pop()
     this.inner.unpop(chain)
   }
 
   flush(): void {
     this.inner.flush()
-    this.#inflight?.gave(this.#usedIndex())
+    this.#inflight?.gave(this.#ring.usedIndex())
     if (this.#stopping) this.#look()
   }
 
@@ -102,14 +114,28 @@ export class RunningQueue implements Queue {
     this.#whenStopped = undefined
   }
 
+  /** With `inOrder` a chain goes back with all that came before it, not sooner. */
+  #gives(inflight: InflightQueue, head: number): void {
+    if (!this.#ring.inOrder) {
+      inflight.gives(head)
+      return
+    }
+    this.#done[head] = 1
+    while (this.#heads.length > 0 && this.#done[this.#heads[0]!] === 1) {
+      const first = this.#heads.shift()!
+      this.#done[first] = 0
+      inflight.gives(first)
+    }
+  }
+
   #look(): void {
     if (this.#whenStopped === undefined) return
     if (!this.broken) {
       this.inner.flush()
-      this.#inflight?.gave(this.#usedIndex())
+      this.#inflight?.gave(this.#ring.usedIndex())
     }
     // Nothing good comes of a broken ring, and nobody waits for it.
-    const base = this.broken ? this.#usedIndex() : this.#tail()
+    const base = this.broken ? this.#ring.usedIndex() : this.#ring.tail()
     if (base === undefined) return
     this.inner.close()
     this.#inflight?.clear()

@@ -1,10 +1,17 @@
 import type { EventFd } from "@virtkit/native"
-import { createQueue, type DeviceQueue, type QueueState, ringFeatures } from "@virtkit/virtqueue"
+import {
+  createQueue,
+  type DeviceQueue,
+  type QueueOptions,
+  type QueueState,
+  type RingFeatures,
+  ringFeatures,
+} from "@virtkit/virtqueue"
 import { VhostUserError } from "./error.js"
 import type { FrontEndMemory } from "./guest-memory.js"
 import type { InflightQueue } from "./inflight.js"
 import type { VringAddresses } from "./payload.js"
-import { takenChains, whereToGoOn } from "./recover.js"
+import { isTail, packedStart, takenChains, twice, whereToGoOn } from "./recover.js"
 import { RunningQueue } from "./ring-queue.js"
 
 /** What is needed to run a ring. */
@@ -17,13 +24,19 @@ export interface RingEnvironment {
   onBroken(reason: string): void
 }
 
+/** How a queue was made. */
+type MadeOptions = QueueOptions & Required<RingFeatures> & { readonly memory: FrontEndMemory }
+
 /** A vring: what the front end said of it, and while it runs the queue over it. */
 export class Ring {
   readonly index: number
   /** Number of descriptors; 0: not said yet. */
   size = 0
   addresses: VringAddresses | undefined
-  /** Where the front end wants to go on, 16 bits. Only the rings themselves are believed: see {@link run}. */
+  /**
+   * Where the front end wants to go on. Of a split ring, 16 bits: only the ring itself is believed, see {@link run}. Of a
+   * packed one, where the next chain is taken, with the wrap counter in bit 15, and above it where the next is given back.
+   */
   base = 0
   /** Set while the ring is "started". */
   kick: EventFd | undefined
@@ -63,28 +76,49 @@ export class Ring {
     }
     const { queue, reason } = createQueue(options)
     if (queue === undefined) throw new VhostUserError(reason)
+    this.running = options.packed
+      ? this.#runPacked(queue, options, inflight)
+      : this.#runSplit(queue, options, inflight)
+    return this.running
+  }
+
+  #runSplit(queue: DeviceQueue, options: MadeOptions, inflight: InflightQueue | undefined): RunningQueue {
+    const { memory } = options
     const usedIndex = () => memory.readUint16(options.used + 2)
     const nextUsed = usedIndex()
     const heads = (inflight?.begin(nextUsed) ?? []).filter((head) => head < this.size)
-    const chains = takenChains(options, memory.borrowed, heads)
-    const state: QueueState = {
-      version: 1,
-      ring: "split",
-      inOrder: false,
-      size: options.size,
-      desc: options.desc,
-      avail: options.avail,
-      used: options.used,
-      nextAvail: (nextUsed + chains.length) & 0xffff,
-      nextUsed,
-      inFlight: chains,
-      broken: null,
+    const inFlight = takenChains(options, memory.borrowed, heads)
+    const nextAvail = (nextUsed + inFlight.length) & 0xffff
+    this.#restore(queue, { ...stateOf(options), nextAvail, nextUsed, inFlight })
+    const tail = () => whereToGoOn(queue.state() as QueueState, memory)
+    return new RunningQueue(queue, { inflight, inOrder: options.inOrder, usedIndex, tail })
+  }
+
+  /** Nothing in guest memory says where a packed ring goes on, so that the front end has to be believed. */
+  #runPacked(queue: DeviceQueue, options: MadeOptions, inflight: InflightQueue | undefined): RunningQueue {
+    const name = `queue ${this.index}`
+    if (inflight !== undefined) {
+      throw new VhostUserError(`${name}: what is in flight on a packed ring cannot be written down`)
     }
-    restore(queue, state, name)
-    this.running = new RunningQueue(queue, inflight, chains.length, usedIndex, () =>
-      whereToGoOn(queue.state() as QueueState, memory),
-    )
-    return this.running
+    const start = packedStart(this.base)
+    this.#restore(queue, { ...stateOf(options), nextAvail: start, nextUsed: start, inFlight: [] })
+    const state = () => queue.state() as QueueState
+    const usedIndex = () => twice(state().nextUsed)
+    const tail = () => (isTail(state(), options.memory) ? usedIndex() : undefined)
+    return new RunningQueue(queue, { inflight, inOrder: options.inOrder, usedIndex, tail })
+  }
+
+  #restore(queue: DeviceQueue, state: QueueState): void {
+    const name = `queue ${this.index}`
+    try {
+      queue.restore(state)
+    } catch (error) {
+      // More in flight than the ring has room for, a slot that it does not have, or other things that no honest back end wrote
+      // down.
+      throw new VhostUserError(`${name}: what is in flight cannot be: ${(error as Error).message}`, {
+        cause: error,
+      })
+    }
   }
 
   /** Stops it so that it can run again later, there or elsewhere. */
@@ -125,13 +159,8 @@ function translate(memory: FrontEndMemory, userAddress: number, what: string): n
   return address
 }
 
-function restore(queue: DeviceQueue, state: QueueState, name: string): void {
-  try {
-    queue.restore(state)
-  } catch (error) {
-    // More in flight than the ring has room for, or other things that no honest back end wrote down.
-    throw new VhostUserError(`${name}: what is in flight cannot be: ${(error as Error).message}`, {
-      cause: error,
-    })
-  }
+/** What of its state follows from how a queue was made. */
+function stateOf({ packed, inOrder, size, desc, avail, used }: MadeOptions) {
+  const ring = packed ? ("packed" as const) : ("split" as const)
+  return { version: 1, ring, inOrder, size, desc, avail, used, broken: null } as const
 }

@@ -2,11 +2,14 @@ import { EventEmitter } from "node:events"
 import { lstatSync, unlinkSync } from "node:fs"
 import { ConfigError, SystemError, type VirtioDevice } from "@virtkit/interface"
 import { Poller, UnixListener, UnixSocket, unixConnect } from "@virtkit/native"
+import type { RingOffers } from "@virtkit/virtio"
 import { Connection } from "./connection.js"
 
 export interface ServeOptions {
   /** Path of the Unix socket that front ends connect to. It is made, and removed by `close`. */
   readonly socket: string
+  /** What the rings of the device offer. Default: split rings, used in any order. */
+  readonly rings?: RingOffers
 }
 
 export interface VhostUserServerEvents {
@@ -28,16 +31,18 @@ export interface VhostUserServerEvents {
 export class VhostUserServer extends EventEmitter<VhostUserServerEvents> {
   readonly socket: string
   readonly #device: VirtioDevice
+  readonly #rings: RingOffers
   readonly #listener: UnixListener
   readonly #poller: Poller
   #connection: Connection | undefined
   #closed: Promise<void> | undefined
 
   /** @internal */
-  constructor(device: VirtioDevice, socket: string, listener: UnixListener) {
+  constructor(device: VirtioDevice, { socket, rings }: ServeOptions, listener: UnixListener) {
     super()
     this.socket = socket
     this.#device = device
+    this.#rings = rings ?? {}
     this.#listener = listener
     this.#poller = new Poller(() => this.#accept())
     this.#poller.add(listener.fd, 0)
@@ -79,7 +84,7 @@ export class VhostUserServer extends EventEmitter<VhostUserServerEvents> {
       this.emit("disconnected", (error as Error).message)
     }
     if (fd < 0) return
-    this.#connection = new Connection(new UnixSocket(fd), this.#device, {
+    this.#connection = new Connection(new UnixSocket(fd), this.#device, this.#rings, {
       ended: (reason) => {
         this.#connection = undefined
         this.emit("disconnected", reason)
@@ -105,7 +110,7 @@ export class VhostUserServer extends EventEmitter<VhostUserServerEvents> {
 export function serve(device: VirtioDevice, options: ServeOptions): VhostUserServer {
   const { socket } = options
   if (typeof socket !== "string" || socket === "") throw new ConfigError("serve needs the path of a socket")
-  return new VhostUserServer(device, socket, listen(socket))
+  return new VhostUserServer(device, options, listen(socket))
 }
 
 function listen(path: string): UnixListener {

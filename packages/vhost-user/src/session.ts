@@ -1,7 +1,7 @@
 import type { VirtioDevice } from "@virtkit/interface"
 import { EventFd, UnixSocket } from "@virtkit/native"
-import { VIRTIO_CONFIG_S_NEEDS_RESET, VIRTIO_F_VERSION_1 } from "@virtkit/virtio"
-import { VIRTIO_F_RING_EVENT_IDX, VIRTIO_F_RING_INDIRECT_DESC } from "@virtkit/virtqueue"
+import { type RingOffers, ringOffers, VIRTIO_CONFIG_S_NEEDS_RESET, VIRTIO_F_VERSION_1 } from "@virtkit/virtio"
+import { VIRTIO_F_RING_PACKED } from "@virtkit/virtqueue"
 import * as protocol from "./constants.js"
 import { DirtyLog } from "./dirty-log.js"
 import { VhostUserError } from "./error.js"
@@ -44,19 +44,14 @@ export class Session {
   #ended = false
   readonly #handlers: ReadonlyMap<number, Handler>
 
-  constructor(device: VirtioDevice, events: SessionEvents) {
+  constructor(device: VirtioDevice, rings: RingOffers, events: SessionEvents) {
     this.#device = device
     this.#events = events
     this.#memory = new FrontEndMemory((region, fd) => ({
       guestAddress: region.guestAddress,
       ...mapFile(fd, region.fileOffset, region.size, "memory table"),
     }))
-    this.#offered =
-      device.features |
-      VIRTIO_F_VERSION_1 |
-      VIRTIO_F_RING_INDIRECT_DESC |
-      VIRTIO_F_RING_EVENT_IDX |
-      NOT_THE_DEVICES
+    this.#offered = device.features | VIRTIO_F_VERSION_1 | ringOffers(rings) | NOT_THE_DEVICES
     this.#runner = new Runner(device, this.#memory, {
       queuesChanged: (running) => events.queuesChanged(running),
       resumed: (queue, requests) => events.resumed(queue, requests),
@@ -150,6 +145,10 @@ export class Session {
     return this.#device.deviceType === protocol.VIRTIO_ID_NET ? Math.floor(count / 2) : count
   }
 
+  get #isPacked(): boolean {
+    return (this.#features & VIRTIO_F_RING_PACKED) !== 0n
+  }
+
   get #statusBits(): number {
     return this.#status | (this.#runner.needsReset ? VIRTIO_CONFIG_S_NEEDS_RESET : 0)
   }
@@ -226,10 +225,10 @@ export class Session {
   #setVringNum(request: Request): undefined {
     const { index, num } = payload.parseVringState(request, this.#runner.rings.length)
     const most = this.#device.queueMaxSizes[index]!
-    if (num < 1 || num > most || (num & (num - 1)) !== 0) {
-      throw new VhostUserError(
-        `SET_VRING_NUM: queue ${index} cannot have ${num} descriptors, a power of two up to ${most}`,
-      )
+    const wrong = num < 1 || num > most
+    if (wrong || (!this.#isPacked && (num & (num - 1)) !== 0)) {
+      const what = `${this.#isPacked ? "a number" : "a power of two"} up to ${most}`
+      throw new VhostUserError(`SET_VRING_NUM: queue ${index} cannot have ${num} descriptors, ${what}`)
     }
     const ring = this.#ring(index)
     if (ring.running !== undefined && num !== ring.size) throw whileRunning(request, index)
@@ -255,7 +254,9 @@ export class Session {
     const { index, num } = payload.parseVringState(request, this.#runner.rings.length)
     const ring = this.#ring(index)
     if (ring.running !== undefined) throw whileRunning(request, index)
-    if (num > 0xffff) throw new VhostUserError(`SET_VRING_BASE: queue ${index}: ${num} is above 65535`)
+    if (num > 0xffff && !this.#isPacked) {
+      throw new VhostUserError(`SET_VRING_BASE: queue ${index}: ${num} is above 65535`)
+    }
     ring.base = num
   }
 

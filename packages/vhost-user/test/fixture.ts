@@ -3,7 +3,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import type { VirtioDevice } from "@virtkit/interface"
 import { until as untilNamed } from "@virtkit/testkit"
-import { serve, type VhostUserServer } from "@virtkit/vhost-user"
+import { type ServeOptions, serve, type VhostUserServer } from "@virtkit/vhost-user"
 import { afterAll, afterEach } from "vitest"
 import { FrontEnd } from "./front-end.js"
 
@@ -28,12 +28,13 @@ let sockets = 0
 export function serving(
   device: VirtioDevice,
   path: string = join(folder, `${sockets++}.sock`),
+  rings: ServeOptions["rings"] = {},
 ): {
   server: VhostUserServer
   path: string
   reasons: (string | undefined)[]
 } {
-  const server = keep(serve(device, { socket: path }))
+  const server = keep(serve(device, { socket: path, rings }))
   const reasons: (string | undefined)[] = []
   server.on("disconnected", (reason) => reasons.push(reason))
   return { server, path, reasons }
