@@ -8,6 +8,7 @@ import { type ConsoleDevice, consolePort } from "@virtkit/virtio-console"
 import { rng } from "@virtkit/virtio-rng"
 import { describeExit, isCleanExit, Vm, type VmExit } from "@virtkit/vmm"
 import { readCpu, readMsrFilter } from "./cpu-options.js"
+import { vhostUserOptions } from "./device-option.js"
 import { deviceOptions } from "./net-option.js"
 import type { DiskOption, RunOptions } from "./run-options.js"
 import { openKeyboard, showOutput, windowSize } from "./terminal.js"
@@ -32,6 +33,10 @@ export async function runOnKvm(options: RunOptions): Promise<number> {
     kernelCache: join(cacheDir(), "vmlinux"),
     signal: stop.signal,
   })
+  if (options.devices.length > 0)
+    vm.on("deviceNeedsReset", (_, reason) =>
+      process.stderr.write(`virtkit: ${reason}; the guest can reset it\n`),
+    )
   let timedOut = false
   const timer =
     options.timeout === undefined
@@ -67,7 +72,20 @@ async function devicesOf(
   const disks = options.disks.map((disk: DiskOption) => block(disk))
   const nets =
     net === undefined ? [] : options.nets.map((each, index) => net(deviceOptions(each, `net${index}`)))
-  return [...disks, ...nets, ...(port ? [port] : []), rng()]
+  return [...disks, ...nets, ...(await farDevicesOf(options)), ...(port ? [port] : []), rng()]
+}
+
+/** Those of other processes, which are told of when they go and come. */
+async function farDevicesOf({ devices }: RunOptions): Promise<Promise<VirtioDevice>[]> {
+  if (devices.length === 0) return []
+  const { vhostUser } = await import("@virtkit/vhost-user")
+  return devices.map(async (each, index) => {
+    const device = await vhostUser(vhostUserOptions(each, index))
+    const say = (line: string) => process.stderr.write(`virtkit: ${device.name}: ${line}\n`)
+    device.on("disconnected", (reason) => say(reason ?? "its process has gone"))
+    device.on("connected", () => say("its process is there again"))
+    return device
+  })
 }
 
 /**

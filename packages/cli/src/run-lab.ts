@@ -67,9 +67,11 @@ async function runLab(
 }
 
 /** What would be refused inside is refused before a lab is started for it. Gives the memory in bytes. */
-function checkMachine({ memory, cpus, cpu, msrFilter, initrd }: RunOptions): number {
+function checkMachine({ memory, cpus, cpu, msrFilter, initrd, devices }: RunOptions): number {
   checkCpus(cpus)
   readCpu(cpu)
+  if (devices.length > 0)
+    throw new ConfigError("--device vhost-user: the lab cannot reach processes of this host; use --accel kvm")
   readMsrFilter(msrFilter)
   const bytes = checkMemory(memory)
   const initrdBytes = initrd === undefined ? 0 : statSync(initrd).size

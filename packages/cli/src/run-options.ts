@@ -1,6 +1,7 @@
 import { parseArgs } from "node:util"
 import type { BlockLimits, CacheMode } from "@virtkit/virtio-blk"
 import type { CpuCounts, RingOffers } from "@virtkit/vmm"
+import { type DeviceOption, parseDevice } from "./device-option.js"
 import {
   amountKey,
   choiceKey,
@@ -43,6 +44,7 @@ export interface RunOptions {
   readonly msrFilter: string | undefined
   readonly disks: readonly DiskOption[]
   readonly nets: readonly NetOption[]
+  readonly devices: readonly DeviceOption[]
   /** No `--net` was given: see `defaultNets`. */
   readonly defaultNet: boolean
   readonly console: ConsoleKind
@@ -66,6 +68,7 @@ export function parseRunArguments(argv: readonly string[]): RunOptions | undefin
     "msr-filter": { type: "string" },
     disk: { type: "string", multiple: true },
     net: { type: "string", multiple: true },
+    device: { type: "string", multiple: true },
     console: { type: "string" },
     transport: { type: "string" },
     rings: { type: "string" },
@@ -87,6 +90,7 @@ export function parseRunArguments(argv: readonly string[]): RunOptions | undefin
     msrFilter: values["msr-filter"],
     disks: (values.disk ?? []).map(parseDisk),
     nets: parseNets(values.net ?? []),
+    devices: (values.device ?? []).map(parseDevice),
     defaultNet: values.net === undefined,
     console: choice("--console", values.console ?? "serial", ["virtio", "serial", "none"]),
     transport: choice("--transport", values.transport ?? "pci", ["pci", "mmio"]),

@@ -18,9 +18,11 @@ export async function runCommand(argv: readonly string[]): Promise<number> {
   const accel = await chooseAccel(options.accel)
   if (accel.note !== undefined) process.stderr.write(`virtkit: ${accel.note}\n`)
   if (accel.kind === "lab") return (await import("./run-lab.js")).runInLab(options)
-  const nets = options.defaultNet
-    ? defaultNets(process.geteuid?.() ?? 0, process.env.PATH ?? "")
-    : options.nets
+  const hasCard = options.devices.some(({ type }) => type === "net")
+  const nets =
+    options.defaultNet && !hasCard
+      ? defaultNets(process.geteuid?.() ?? 0, process.env.PATH ?? "")
+      : options.nets
   return (await import("./run-kvm.js")).runOnKvm({ ...options, nets })
 }
 

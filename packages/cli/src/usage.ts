@@ -44,6 +44,10 @@ export const runUsage = `virtkit run: boot a kernel in a virtual machine
                         one on a wire to a virtual machine, also of QEMU; a path, PORT or HOST:PORT
   --net none            none; all others may be repeated, and take mac=M, mtu=N and capture=FILE (pcapng)
                         (default passt where it is installed, for a user who is not root; else none)
+  --device vhost-user,type=TYPE,socket=PATH[,tag=TAG][,mac=M][,queues=N][,queue-size=N]
+         [,reconnect=on|off]
+                        a device that another process serves, such as virtiofsd (type=fs,tag=...),
+                        qemu-storage-daemon (type=blk) or virtkit serve; may be repeated
   --console KIND        virtio, serial or none: what stdin and stdout are connected to (default serial)
   --transport KIND      pci or mmio: how the guest finds virtio devices (default pci)
   --rings split|packed[,inorder][,event_idx=off][,indirect=off]

@@ -1,8 +1,10 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { vhostUserTypes } from "@virtkit/vhost-user"
 import fc from "fast-check"
 import { describe, expect, it } from "vitest"
+import { parseDevice, vhostUserOptions } from "../src/device-option.js"
 import { parseListOption } from "../src/list-option.js"
 import { defaultNets, formatNet, type NetOption, parseNet, parseNets } from "../src/net-option.js"
 import {
@@ -16,6 +18,40 @@ import {
 } from "../src/run-options.js"
 import { UsageError } from "../src/usage.js"
 
+describe("virtkit run: --device", () => {
+  it("takes a device of another process", () => {
+    expect(parseDevice("vhost-user,type=fs,socket=/run/a,,b.sock,tag=work,queues=2,queue-size=256")).toEqual({
+      ...{ type: "fs", socket: "/run/a,b.sock", tag: "work", queues: 2, queueSize: 256 },
+    })
+    expect(parseDevice("vhost-user,type=net,socket=s,mac=52:54:00:12:34:56,reconnect=off")).toEqual({
+      ...{ type: "net", socket: "s", mac: "52:54:00:12:34:56", reconnect: false },
+    })
+    const options = parseRunArguments(["--kernel", "k", "--device", "vhost-user,type=rng,socket=s"])
+    expect(options?.devices).toEqual([{ type: "rng", socket: "s" }])
+    expect(vhostUserOptions(options!.devices[0]!, 3)).toEqual({
+      ...{ type: "rng", socket: join(process.cwd(), "s"), name: "rng3" },
+    })
+  })
+
+  it.each([
+    ["vfio,socket=s", "it must be vhost-user"],
+    ["vhost-user,socket=s", "type is missing"],
+    ["vhost-user,type=disk,socket=s", "type must be blk"],
+    ["vhost-user,type=blk", "socket is missing"],
+    ["vhost-user,type=blk,socket", "socket needs a value"],
+    ["vhost-user,type=blk,socket=s,queues=0", "queues must be a number"],
+    ["vhost-user,type=blk,socket=s,reconnect=yes", "reconnect must be on, off"],
+    ["vhost-user,type=blk,socket=s,path=x", 'unknown "path"'],
+  ])("refuses %s", (text, message) => {
+    expect(() => parseDevice(text)).toThrow(UsageError)
+    expect(() => parseDevice(text)).toThrow(message)
+  })
+
+  it("names the types that there are", () => {
+    expect(() => parseDevice("vhost-user,socket=s")).toThrow(vhostUserTypes.join(", "))
+  })
+})
+
 describe("virtkit run: arguments", () => {
   it("has the defaults of the manual", () => {
     expect(parseRunArguments(["--kernel", "vmlinuz"])).toEqual({
@@ -28,6 +64,7 @@ describe("virtkit run: arguments", () => {
       msrFilter: undefined,
       disks: [],
       nets: [],
+      devices: [],
       defaultNet: true,
       console: "serial",
       transport: "pci",

@@ -91,7 +91,7 @@ const KINDS: { readonly [type in VhostUserType]: Omit<DeviceKind, "name"> } = {
   gpio: { ...fixed(41, 2, 8), restartable: true },
 }
 
-export const vhostUserTypes: readonly VhostUserType[] = Object.keys(KINDS) as VhostUserType[]
+export const vhostUserTypes: readonly VhostUserType[] = Object.keys(KINDS).sort() as VhostUserType[]
 
 /** A kind of device that is not known by name. */
 export interface OtherDevice {

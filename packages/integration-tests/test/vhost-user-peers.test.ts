@@ -1,0 +1,142 @@
+import { type ChildProcess, spawn } from "node:child_process"
+import { once } from "node:events"
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import type { VirtioDevice } from "@virtkit/interface"
+import { findTool } from "@virtkit/lab"
+import { mmapMemory } from "@virtkit/memory/mmap"
+import { type TransportDriver, until } from "@virtkit/testkit"
+import { type VhostUserOptions, vhostUser } from "@virtkit/vhost-user"
+import { afterAll, afterEach, describe, expect, it } from "vitest"
+import { machine } from "./transport-machine.js"
+
+const folder = mkdtempSync(join(tmpdir(), "virtkit-peers-"))
+const VIRTIOFSD = "/usr/lib/qemu/virtiofsd"
+const QSD = findTool("qemu-storage-daemon")
+const missing = (program: string | undefined, name: string) =>
+  program !== undefined && existsSync(program) ? "" : ` (skipped: there is no ${name})`
+
+const closers: (() => unknown)[] = []
+afterEach(async () => {
+  for (const close of closers.splice(0).reverse()) await close()
+})
+afterAll(() => rmSync(folder, { recursive: true, force: true }))
+
+/** Starts a back end; settles when its socket is there. */
+async function start(socket: string, command: string, ...args: string[]): Promise<ChildProcess> {
+  const child = spawn(command, args, { stdio: ["ignore", "ignore", "pipe"] })
+  const closed = once(child, "close")
+  let said = ""
+  child.stderr!.setEncoding("utf8").on("data", (text: string) => {
+    said += text
+  })
+  closers.push(async () => {
+    child.kill("SIGKILL")
+    await closed
+  })
+  await until(() => existsSync(socket) || child.exitCode !== null, `${command}: ${said}`)
+  if (child.exitCode !== null) throw new Error(`${command} has ended: ${said}`)
+  return child
+}
+
+/** The device behind virtio-pci, in memory that the back end can map, and its driver. */
+async function driverOf(
+  options: VhostUserOptions,
+): Promise<{ device: VirtioDevice; driver: TransportDriver }> {
+  const device = await vhostUser(options)
+  const memory = mmapMemory(4 << 20, { backing: "memfd" })
+  const { transport, driver } = machine("virtio-pci with MSI-X", device, memory)
+  closers.push(
+    () => memory.close(),
+    () => transport.close(),
+  )
+  return { device, driver }
+}
+
+const le32 = (...values: number[]) => new Uint8Array(new Uint32Array(values).buffer)
+
+/** A block request: type and sector; data to write, or bytes to read. Gives what was read, and the status. */
+async function blk(
+  driver: TransportDriver,
+  queue: number,
+  type: number,
+  sector: number,
+  body: Uint8Array | number,
+) {
+  const header = le32(type, 0, sector, 0)
+  const chain = await driver.request(
+    queue,
+    typeof body === "number"
+      ? { readable: [header], writable: [body, 1] }
+      : { readable: [header, ...(body.length > 0 ? [body] : [])], writable: [1] },
+  )
+  return { data: chain.data!.subarray(0, -1), status: chain.data!.at(-1) }
+}
+
+describe(`a disk of qemu-storage-daemon${missing(QSD, "qemu-storage-daemon")}`, () => {
+  it.skipIf(missing(QSD, "") !== "")("is read and written through all its queues", async () => {
+    const image = join(folder, "disk.img")
+    const socket = join(folder, "disk.sock")
+    writeFileSync(image, new Uint8Array(1 << 20))
+    await start(
+      socket,
+      QSD!,
+      ...["--blockdev", `driver=file,node-name=disk,filename=${image}`],
+      ...[
+        "--export",
+        `vhost-user-blk,id=e,node-name=disk,addr.type=unix,addr.path=${socket},writable=on,num-queues=3`,
+      ],
+    )
+    const { device, driver } = await driverOf({ type: "blk", socket })
+    expect(device.queueMaxSizes).toEqual([128, 128, 128])
+    for (let round = 0; round < 2; round++) {
+      await driver.start()
+      const capacity = driver.readConfigAt(0, 4)
+      expect([capacity, driver.readConfigAt(34, 2)]).toEqual([2048, 3])
+      for (const queue of [0, 1, 2]) {
+        const data = Uint8Array.from({ length: 1536 }, (_, at) => (at * 7 + queue + round) & 0xff)
+        expect(await blk(driver, queue, 1, 10 * queue, data)).toMatchObject({ status: 0 })
+        expect(await blk(driver, (queue + 1) % 3, 0, 10 * queue, data.length)).toEqual({ data, status: 0 })
+        expect(await blk(driver, queue, 4, 0, new Uint8Array(0))).toMatchObject({ status: 0 })
+        expect(readFileSync(image).subarray(5120 * queue, 5120 * queue + 1536)).toEqual(Buffer.from(data))
+      }
+      // Past the end.
+      expect((await blk(driver, 0, 0, capacity, 512)).status).toBe(1)
+      await driver.reset()
+    }
+  })
+})
+
+describe(`a directory of virtiofsd${missing(VIRTIOFSD, VIRTIOFSD)}`, () => {
+  it.skipIf(missing(VIRTIOFSD, "") !== "" || process.geteuid?.() !== 0)("answers FUSE", async () => {
+    const directory = join(folder, "shared")
+    const socket = join(folder, "fs.sock")
+    mkdirSync(directory)
+    await start(
+      socket,
+      VIRTIOFSD,
+      "-f",
+      "-o",
+      `source=${directory},sandbox=chroot`,
+      `--socket-path=${socket}`,
+    )
+    const { device, driver } = await driverOf({ type: "fs", socket, tag: "shared" })
+    expect(device.deviceType).toBe(26)
+    await driver.start()
+    const tag = Array.from({ length: 6 }, (_, at) => driver.readConfigAt(at, 1))
+    expect([Buffer.from(tag).toString(), driver.readConfigAt(36, 4)]).toEqual(["shared", 1])
+    // FUSE_INIT, protocol 7.31: answered by one of the same major version.
+    const init = concat(le32(56, 26, 1, 0, 1, 0, 0, 0, 0, 0), le32(7, 31, 4096, 0))
+    const chain = await driver.request(1, { readable: [init], writable: [16 + 64] })
+    const answer = new DataView(chain.data!.buffer, chain.data!.byteOffset)
+    expect([answer.getInt32(4, true), answer.getUint32(8, true), answer.getUint32(16, true)]).toEqual([
+      0, 1, 7,
+    ])
+    await driver.reset()
+  })
+})
+
+function concat(...parts: Uint8Array[]): Uint8Array {
+  return new Uint8Array(Buffer.concat(parts))
+}
