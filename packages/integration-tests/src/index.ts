@@ -26,6 +26,7 @@ export {
   ringChoices,
   SECOND_GUEST,
 } from "./ring-guest.js"
+export { makeRootDisk, ROOT_MODULES, ROOT_SCRIPT } from "./root-disk.js"
 export {
   prepareStorm,
   STORM_COUNTER,
@@ -34,3 +35,4 @@ export {
   stormImage,
 } from "./storm-guest.js"
 export * as uBoot from "./u-boot.js"
+export { RING, virtioGuest } from "./virtio-guest.js"

@@ -11,6 +11,8 @@ export interface QemuGuestOptions {
   /** Kernel modules beside the usual ones. */
   readonly modules?: readonly string[]
   readonly cpus?: number
+  /** Default {@link GUEST_SHELL}; one that ends in it. */
+  readonly script?: string
 }
 
 /** So that it does not outlive this process, however that ends. */
@@ -24,8 +26,13 @@ function bound(command: readonly string[]): ChildProcess {
  * Debian's kernel under QEMU, emulated on this machine itself, with a shell on its serial port. Its memory is one that
  * vhost-user servers can map.
  */
-export async function qemuGuest({ args, modules = [], cpus = 2 }: QemuGuestOptions): Promise<GuestShell> {
-  const { kernel, initrd } = await guestFiles({ shell: GUEST_SHELL }, { modules })
+export async function qemuGuest({
+  args,
+  modules = [],
+  cpus = 2,
+  script = GUEST_SHELL,
+}: QemuGuestOptions): Promise<GuestShell> {
+  const { kernel, initrd } = await guestFiles({ shell: script }, { modules })
   const child = bound([
     ...[
       "qemu-system-x86_64",
