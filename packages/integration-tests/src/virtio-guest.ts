@@ -56,9 +56,10 @@ function setUpPci(): Code {
     ...store32(FUNCTION + 0x24, 0),
     ...store16(FUNCTION + 0x04, 6), // memory, bus master
     ...store32(LOCAL_APIC + 0xf0, 0x1ff), // spurious interrupt vector: enabled
-    ...[entry, LOCAL_APIC, entry + 4, 0, entry + 8, VECTOR, entry + 12, 0]
-      .reduce<number[][]>((pairs, value, at, all) => (at % 2 ? [...pairs, [all[at - 1]!, value]] : pairs), [])
-      .flatMap(([at, value]) => store32(at!, value!)),
+    ...store32(entry, LOCAL_APIC), // address, its upper half, data, vector control
+    ...store32(entry + 4, 0),
+    ...store32(entry + 8, VECTOR),
+    ...store32(entry + 12, 0),
     ...store16(FUNCTION + MSIX_CAPABILITY + 2, 0x8000),
     ...store8(common(COMMON.DEVICE_STATUS), STATUS.ACKNOWLEDGE),
     ...store8(common(COMMON.DEVICE_STATUS), STATUS.ACKNOWLEDGE | STATUS.DRIVER),
