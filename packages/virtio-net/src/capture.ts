@@ -5,8 +5,9 @@ import { HEADER_BYTES, MAX_FRAME_BYTES } from "./constants.js"
 import type { NetHeader } from "./header.js"
 import { fileHeader, packetBytes, writePacket } from "./pcapng.js"
 
-/** What is captured and not yet written: two of these. More is lost, and counted in the file. */
 const CHUNK_BYTES: number = 1024 * 1024
+/** What is captured and not yet written. More is lost, and counted in the file. */
+const MAX_CHUNKS = 16
 
 /** Where copies of frames go. */
 export interface Capture {
@@ -65,11 +66,13 @@ class PcapngFile implements CaptureFile {
   error: Error | undefined
   readonly #file: FileHandle
   readonly #snapLength: number
-  /** The one that is filled; the other may be on its way to the file. */
-  #chunk: Uint8Array = new Uint8Array(CHUNK_BYTES)
+  /** The one that is filled, of {@link MAX_CHUNKS}: others are on their way to the file, or were and can be used again. */
+  #chunk: Uint8Array<ArrayBuffer> = new Uint8Array(CHUNK_BYTES)
   #view = new DataView(this.#chunk.buffer)
-  #spare: Uint8Array = new Uint8Array(CHUNK_BYTES)
   #used: number
+  #chunks = 1
+  #full: Uint8Array<ArrayBuffer>[] = []
+  readonly #free: ArrayBuffer[] = []
   #writing: Promise<void> | undefined
   #scheduled = false
   #droppedSince = 0
@@ -130,7 +133,7 @@ class PcapngFile implements CaptureFile {
     if (this.#closed !== undefined) return undefined
     const captured = Math.min(length, this.#snapLength)
     const needed = packetBytes(captured)
-    if (this.error !== undefined || this.#used + needed > CHUNK_BYTES) {
+    if (this.error !== undefined || (this.#used + needed > CHUNK_BYTES && !this.#nextChunk())) {
       this.dropped++
       this.#droppedSince++
       return undefined
@@ -155,22 +158,42 @@ class PcapngFile implements CaptureFile {
     })
   }
 
-  #write(): void {
-    if (this.#writing !== undefined || this.#used === 0) return
-    const bytes = this.#chunk.subarray(0, this.#used)
-    this.#chunk = this.#spare
-    this.#view = new DataView(this.#chunk.buffer)
+  /** False when all are full. */
+  #nextChunk(): boolean {
+    if (this.#free.length === 0 && this.#chunks === MAX_CHUNKS) return false
+    const buffer = this.#free.pop() ?? this.#anotherChunk()
+    if (this.#used > 0) this.#full.push(this.#chunk.subarray(0, this.#used))
+    this.#chunk = new Uint8Array(buffer)
+    this.#view = new DataView(buffer)
     this.#used = 0
-    this.#writing = this.#file
-      .appendFile(bytes)
+    return true
+  }
+
+  #anotherChunk(): ArrayBuffer {
+    this.#chunks++
+    return new ArrayBuffer(CHUNK_BYTES)
+  }
+
+  #write(): void {
+    if (this.#writing !== undefined) return
+    // When there is no other to go on with, this one is filled up meanwhile.
+    if (this.#used > 0) this.#nextChunk()
+    const full = this.#full
+    if (full.length === 0) return
+    this.#full = []
+    this.#writing = this.#append(full)
       .catch((error: Error) => {
         this.error = error
       })
       .then(() => {
-        this.#spare = new Uint8Array(bytes.buffer)
+        for (const { buffer } of full) this.#free.push(buffer)
         this.#writing = undefined
         this.#write()
       })
+  }
+
+  async #append(chunks: readonly Uint8Array[]): Promise<void> {
+    for (const chunk of chunks) await this.#file.appendFile(chunk)
   }
 
   async #finish(): Promise<void> {
