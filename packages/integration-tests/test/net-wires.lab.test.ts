@@ -1,9 +1,13 @@
+import { qemuInclude } from "@virtkit/lab"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
-import { GUEST_SHELL, LinuxLab, NET_TOOLS, netTools } from "../src/index.js"
+import { GUEST_SHELL, GuestShell, IN_LAB, LinuxLab, NET_TOOLS, netTools } from "../src/index.js"
 
 const GiB = 2 ** 30
+/** What each end of a wire sends: MiB. More, when it is worth the time: VIRTKIT_TEST_WIRE_MIB=1024. */
+const MIB = Number(process.env.VIRTKIT_TEST_WIRE_MIB ?? 16)
 const HOST = "10.0.5.1"
 const GUEST = "10.0.5.2"
+const WIRE = "/tmp/wire.sock"
 
 interface Rate {
   readonly bytes: number
@@ -23,7 +27,7 @@ interface Switched {
   readonly retransmitted: number
 }
 
-describe("wires between guests", { timeout: 300_000 }, () => {
+describe("wires between guests", { timeout: 300_000 + MIB * 4000 }, () => {
   let linux: LinuxLab
 
   beforeAll(async () => {
@@ -32,7 +36,7 @@ describe("wires between guests", { timeout: 300_000 }, () => {
       { shell: GUEST_SHELL },
       {
         memory: 3 * GiB,
-        include: ["ip"],
+        include: ["ip", ...qemuInclude],
         shares: tools,
         files: tools,
         modules: ["virtio_net"],
@@ -41,6 +45,43 @@ describe("wires between guests", { timeout: 300_000 }, () => {
     )
   }, 240_000)
   afterAll(() => linux?.lab.close(), 60_000)
+
+  it(`carry ${MIB} MiB each way between a guest of virtkit and one of QEMU`, async () => {
+    const ours = await linux.shell("shell", [
+      ...["--console=virtio", "--memory=256M", `--timeout=${300 + 4 * MIB}`, `--net=socket,listen=${WIRE}`],
+    ])
+    const theirs = await GuestShell.start(
+      linux.lab.spawn([
+        ...["qemu-system-x86_64", "-M", "microvm,rtc=on,pit=off,pic=off", "-accel", "kvm", "-cpu", "host"],
+        ...["-m", "256M", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"],
+        ...["-serial", "stdio", "-kernel", IN_LAB.kernel, "-initrd", IN_LAB.initrd],
+        ...["-append", "console=ttyS0 quiet reboot=t panic=-1 script=shell"],
+        ...["-netdev", `stream,id=n0,addr.type=unix,addr.path=${WIRE}`],
+        ...["-device", "virtio-net-device,netdev=n0"],
+      ]),
+    )
+    for (const [shell, address] of [
+      [ours, "10.0.6.1"],
+      [theirs, "10.0.6.2"],
+    ] as const) {
+      await shell.run(`ip addr add ${address}/24 dev eth0; ip link set eth0 up; mkfifo /tmp/never`)
+      await shell.run("head -c 1048576 /dev/urandom >/tmp/block")
+    }
+    const send = async (from: GuestShell, to: GuestShell, address: string): Promise<void> => {
+      const all = `for i in $(seq ${MIB}); do cat /tmp/block; done`
+      const sum = await from.run(`{ ${all}; } | md5sum`)
+      const got = to.run("nc -l -p 7000 <>/tmp/never | md5sum")
+      await from.run(`until ${all} | nc ${address} 7000 >/dev/null 2>&1; do usleep 100000; done`)
+      expect(await got).toBe(sum)
+      expect(sum).toMatch(/^[0-9a-f]{32} {2}-\n$/)
+    }
+    await send(ours, theirs, "10.0.6.2")
+    await send(theirs, ours, "10.0.6.1")
+    await theirs.end()
+    // QEMU went, and its guest's peer lives.
+    await ours.run('until [ "$(cat /sys/class/net/eth0/carrier)" = 0 ]; do usleep 20000; done')
+    expect(await ours.end()).toEqual({ status: 0, stderr: "" })
+  })
 
   it("of a switch that drops every 10th frame still carry what was sent", async () => {
     const result = (await linux.program("net-switch", "10", String(1 << 18))) as Switched
