@@ -15,13 +15,24 @@
 #include "io_engine.h"
 #include "loop_handle.h"
 #include "options.h"
+#include "write_pause.h"
 
 namespace virtkit {
 namespace {
 
-// Bytes that one `submit` may read from the page cache on the JavaScript thread: some 50 us, about what waking a thread
+// Bytes that one `submit` may copy from and to the page cache on the JavaScript thread: some 50 us, about what waking a thread
 // and being woken by it costs.
 constexpr uint64_t kInlineBytes = 256 * 1024;
+// Requests from which on one system call for all is cheaper than one for each.
+constexpr size_t kRingBatch = 8;
+
+// What one `submit` may do on the JavaScript thread.
+struct Now {
+  bool reads = false;
+  bool writes = false;
+  uint64_t bytes = kInlineBytes;
+  bool wrote = false;
+};
 
 // A typed array that both sides see, kept alive by its reference.
 template <typename Array>
@@ -65,6 +76,7 @@ class BlockEngine : public Napi::ObjectWrap<BlockEngine> {
     depth_ = static_cast<size_t>(options.Integer("depth", 1, 32768));
     segments_ = static_cast<size_t>(options.Integer("segments", 1, 1 << 20));
     const auto threads = static_cast<size_t>(options.Integer("threads", 1, 64, 4));
+    writeNow_ = options.Boolean("writeNow", false);
     CreateArrays(info.This().As<Napi::Object>());
     jobs_.resize(depth_);
     completedNow_.resize(depth_);
@@ -131,13 +143,18 @@ class BlockEngine : public Napi::ObjectWrap<BlockEngine> {
     if (wrong != nullptr) ThrowRange(env, std::string("BlockEngine: ") + wrong);
   }
 
-  bool ReadNow(IoJob& job, uint64_t& budget) {
-    if (job.op != IoOp::kRead || !readNow_ || (job.flags & kIoFlagWaits) != 0) return false;
+  // What the page cache can do is quickest as an ordinary system call on this thread. True if the request is finished.
+  bool TryNow(IoJob& job, Now& now) {
+    const bool read = job.op == IoOp::kRead && now.reads && readNow_ && (job.flags & kIoFlagWaits) == 0;
+    if (!read && !(now.writes && IsPlainWrite(job))) return false;
     uint64_t bytes = 0;
     for (const iovec& segment : job.segments) bytes += segment.iov_len;
-    if (bytes > budget) return false;
-    budget -= bytes;
-    return TryReadNow(job, readNow_);
+    if (bytes > now.bytes) return false;
+    now.bytes -= bytes;
+    if (read) return TryReadNow(job, readNow_);
+    now.wrote = true;
+    PerformIo(job);
+    return true;
   }
 
   void Complete(IoJob* job, size_t index) {
@@ -160,15 +177,15 @@ class BlockEngine : public Napi::ObjectWrap<BlockEngine> {
 
     size_t completed = 0;
     size_t queued = 0;
-    // One request alone is quickest as an ordinary system call; for more the ring's one call is.
-    uint64_t budget = ring_ && total > 1 ? 0 : kInlineBytes;
+    Now now{.reads = !ring_ || total < kRingBatch, .writes = writeNow_ && pause_.Allows()};
+    if (now.writes) pause_.Begin();
     IoJob* first = nullptr;
     IoJob** link = &first;
     IoJob* last = nullptr;
     for (size_t i = 0; i < total; i++) {
       job = free_;
       free_ = job->next;
-      if (budget > 0 && ReadNow(*job, budget)) {
+      if (TryNow(*job, now)) {
         completedNow_[completed++] = job;
         continue;
       }
@@ -176,6 +193,7 @@ class BlockEngine : public Napi::ObjectWrap<BlockEngine> {
       link = &job->next;
       queued++;
     }
+    if (now.wrote) pause_.End();
     for (size_t i = 0; i < completed; i++) Complete(completedNow_[i], i);
     if (queued > 0) {
       if (inFlight_ == 0) KeepAlive(true);
@@ -298,6 +316,8 @@ class BlockEngine : public Napi::ObjectWrap<BlockEngine> {
   bool closing_ = false;
   bool ring_ = false;
   bool readNow_ = true;
+  bool writeNow_ = false;
+  WritePause pause_;
   // The caller looks for completions; they do not wake the event loop.
   bool polling_ = false;
   std::optional<Napi::Promise::Deferred> closed_;

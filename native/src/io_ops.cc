@@ -135,6 +135,14 @@ void PerformIo(IoJob& job) {
   if (changes && job.result == 0 && (job.flags & kIoFlagSync) != 0) job.result = Flush(job.fd);
 }
 
+bool IsPlainWrite(const IoJob& job) {
+  constexpr uint64_t kPage = 4096;
+  if (job.op != IoOp::kWrite || (job.flags & (kIoFlagSync | kIoFlagWaits)) != 0 || job.offset % kPage != 0) return false;
+  uint64_t bytes = 0;
+  for (const iovec& segment : job.segments) bytes += segment.iov_len;
+  return bytes % kPage == 0;
+}
+
 bool TryReadNow(IoJob& job, bool& supported) {
   while (!job.Finished()) {
     const ssize_t count = Transfer(job, RWF_NOWAIT);

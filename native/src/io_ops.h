@@ -47,4 +47,8 @@ void PerformIo(IoJob& job);
 // the job is finished. Sets `supported` to false when the file system has no such thing.
 bool TryReadNow(IoJob& job, bool& supported);
 
+// Whether a write goes into the page cache by itself: whole pages, which need not be read before, and nothing to wait for but
+// a cache that is full.
+bool IsPlainWrite(const IoJob& job);
+
 }  // namespace virtkit

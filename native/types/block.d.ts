@@ -10,6 +10,11 @@ export interface BlockEngineOptions {
   threads?: number
   /** Default "auto": io_uring where the kernel has it (5.12) and lets this process use it, else threads. */
   kind?: BlockEngineKind | "auto"
+  /**
+   * Writes of whole pages that go to the page cache are done within `submit`: quicker than to have them done, but it waits
+   * when the cache is full of what the disk does not take. After long waits none are, for a second or more. Default false.
+   */
+  writeNow?: boolean
 }
 
 /**

@@ -92,7 +92,7 @@ async function makeDevice({ kind, disk, net }: ServeArguments): Promise<Served> 
   switch (kind) {
     case "blk": {
       const { block } = await import("@virtkit/virtio-blk")
-      const device = await block({ queues: DISK_QUEUES, poll: DISK_POLL, ...parseDisk(disk!) })
+      const device = await block({ queues: DISK_QUEUES, poll: DISK_POLL, mayWait: true, ...parseDisk(disk!) })
       return { device, detail: device.engine }
     }
     case "net": {

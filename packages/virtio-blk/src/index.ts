@@ -60,6 +60,12 @@ export interface BlockFileOptions extends CommonOptions {
    */
   engine?: EngineChoice
   /**
+   * Nothing else needs the thread of the device: of a raw image, writes into the page cache are done on it, which is several times as quick as
+   * to have them done. It waits when the cache is full of what the disk does not take; after long waits the engine
+   * has them for a second or more. Default false.
+   */
+  mayWait?: boolean
+  /**
    * Of a qcow2 image: the files that it, and what it is laid over, may name as backing files, and folders whose files they
    * may be. Default: none; an image with a backing file is refused then.
    */
@@ -106,7 +112,15 @@ export async function block(options: BlockOptions): Promise<BlockDevice> {
 }
 
 async function openFile(options: BlockFileOptions, depth: number): Promise<BlockBackend> {
-  const { path, format = "raw", readonly = false, cache, backing = [], engine = "auto" } = options
+  const {
+    path,
+    format = "raw",
+    readonly = false,
+    cache,
+    backing = [],
+    engine = "auto",
+    mayWait = false,
+  } = options
   if (typeof path !== "string" || path === "") throw new ConfigError("a disk needs a path or a backend")
   if (format !== "raw" && format !== "qcow2")
     throw new ConfigError(`format of disk ${path} must be raw or qcow2, not "${format}"`)
@@ -122,7 +136,7 @@ async function openFile(options: BlockFileOptions, depth: number): Promise<Block
     return qcow2Backend({ path, readonly, unsafe, direct, backing, depth, engine })
   }
   const { fileBackend } = await import("./backends/file.js")
-  return fileBackend({ path, readonly, unsafe, direct, depth, engine })
+  return fileBackend({ path, readonly, unsafe, direct, depth, engine, mayWait })
 }
 
 /** Makes an empty qcow2 image, or an overlay. Throws ConfigError, or an error of the file system. */

@@ -37,6 +37,8 @@ export interface FileBackendOptions {
   readonly depth: number
   /** Default "auto": io_uring where it can be had. */
   readonly engine?: EngineChoice
+  /** The thread may wait for the disk. Default false. */
+  readonly mayWait?: boolean
 }
 
 /** A raw image file or a block device. Data goes between it and guest memory by system calls on other threads. */
@@ -72,10 +74,10 @@ class FileBackend implements BlockBackend {
   constructor(image: OpenedImage, options: FileBackendOptions, direct: DirectAccess | undefined) {
     this.#image = image
     this.#direct = direct
-    const { depth, engine = "auto" } = options
+    const { depth, engine = "auto", mayWait = false } = options
     this.#unsafe = options.unsafe
     this.#requests = new Array<BlockRequest | undefined>(depth).fill(undefined)
-    this.#engine = new BlockEngine({ depth, segments: SEGMENTS, kind: engine }, (count) =>
+    this.#engine = new BlockEngine({ depth, segments: SEGMENTS, kind: engine, writeNow: mayWait }, (count) =>
       this.#finish(count),
     )
     this.#engine.registerFile(direct?.fd ?? image.fd)
