@@ -5,6 +5,7 @@
 #include <napi.h>
 #include <uv.h>
 
+#include <ctime>
 #include <memory>
 #include <optional>
 #include <string>
@@ -116,6 +117,7 @@ class BlockEngine : public Napi::ObjectWrap<BlockEngine> {
     segmentLengths_.Create(self, "segmentLengths", segments_);
     completedTags_.Create(self, "completedTags", depth_);
     results_.Create(self, "results", depth_);
+    clock_.Create(self, "clock", 1);
     arrays_ = {ops_.data(),           flags_.data(),         fds_.data(),
                offsets_.data(),       lengths_.data(),       tags_.data(),
                firstSegments_.data(), segmentCounts_.data(), segmentAddresses_.data(),
@@ -240,6 +242,9 @@ class BlockEngine : public Napi::ObjectWrap<BlockEngine> {
   }
 
   Napi::Value Poll(const Napi::CallbackInfo& info) {
+    timespec now{};
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    clock_[0] = static_cast<double>(now.tv_sec) * 1e3 + static_cast<double>(now.tv_nsec) / 1e6;
     return Napi::Number::New(info.Env(), static_cast<double>(Collect(0)));
   }
 
@@ -325,7 +330,7 @@ class BlockEngine : public Napi::ObjectWrap<BlockEngine> {
 
   SharedArray<Napi::Uint8Array> ops_, flags_;
   SharedArray<Napi::Int32Array> fds_;
-  SharedArray<Napi::Float64Array> offsets_, lengths_, segmentAddresses_, results_;
+  SharedArray<Napi::Float64Array> offsets_, lengths_, segmentAddresses_, results_, clock_;
   SharedArray<Napi::Uint32Array> tags_, firstSegments_, segmentCounts_, segmentLengths_, completedTags_;
   JobArrays arrays_;
 

@@ -62,6 +62,8 @@ export declare class BlockEngine {
 
   /** Requests that were submitted and whose completion was not handed out yet. */
   readonly inFlight: number
+  /** One element, set by `poll`: milliseconds of CLOCK_MONOTONIC, for those who must not allocate. */
+  readonly clock: Float64Array
   readonly kind: BlockEngineKind
 
   /**

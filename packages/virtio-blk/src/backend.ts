@@ -75,8 +75,13 @@ export interface BlockBackend {
   submit(request: BlockRequest): void
   /** Starts what was submitted. */
   commit(): void
-  /** Completes what is done by now, with `completed` after it. Absent in backends that are not worth looking at. */
+  /**
+   * Completes what is done by now, with `completed` after it, and sets the clock. Absent in backends that are not worth
+   * looking at.
+   */
   poll?(): void
+  /** One element: the time of the last `poll`, in milliseconds that only go forward. There with `poll`. */
+  readonly clock?: Float64Array
   /** While on, what is done waits for `poll` or `commit`. There with `poll`. */
   setPolling?(on: boolean): void
   /** Resolves when no request is in flight any more. */

@@ -28,6 +28,9 @@ import { PollWindow } from "./polling.js"
 import { type DiskLimits, type ParsedRange, type ParsedRequest, parseRange, parseRequest } from "./request.js"
 import { Slot } from "./slot.js"
 
+/** Milliseconds that a device looks for work in one turn of the event loop at most; then others have theirs (bad-input #34). */
+const TURN_MS = 0.5
+
 /** Errno of an operation that the file system or device does not know. */
 const EOPNOTSUPP = 95
 
@@ -111,7 +114,8 @@ export class Executor implements BlockSession {
     this.#id = options.id
     this.#bytesPerTurn = backend.info.bytesPerTurn
     this.memory = context.memory
-    if (options.poll > 0 && backend.poll !== undefined) this.#window = new PollWindow(options.poll)
+    if (options.poll > 0 && backend.poll !== undefined)
+      this.#window = new PollWindow(options.poll, backend.clock!)
     this.#lookAgain = () => this.#look()
     // A slot for every chain that can be in flight: a queue never runs out of them (bad-input #17).
     this.depth = options.depth
@@ -178,7 +182,11 @@ export class Executor implements BlockSession {
 
   #wake(window: PollWindow): void {
     if (this.#looking) return
-    window.woken(performance.now())
+    this.#looking = true
+    this.#backend.poll!()
+    if (!this.#active) return
+    window.woken()
+    if (window.length > 0) this.#backend.setPolling!(true)
     this.#look()
   }
 
@@ -189,16 +197,14 @@ export class Executor implements BlockSession {
   #look(): void {
     const window = this.#window!
     const { queues } = this.#context
+    const clock = this.#backend.clock!
     const { length } = window
-    let now = performance.now()
-    let end = now + length
-    const turnEnd = now + window.turn
-    if (!this.#looking && length > 0) this.#backend.setPolling!(true)
-    this.#looking = true
+    let end = clock[0]! + length
+    const turnEnd = clock[0]! + TURN_MS
     for (let i = 0; i < queues.length; i++) queues[i]?.disableNotification()
     for (;;) {
       const worked = this.#takeAll()
-      now = performance.now()
+      const now = clock[0]!
       if (!this.#active) return
       if (worked) {
         end = now + length
@@ -212,7 +218,7 @@ export class Executor implements BlockSession {
     }
     this.#looking = false
     if (length > 0) this.#backend.setPolling!(false)
-    window.endedAt(now)
+    window.ended()
     // The rate limit's timer comes back, for all queues.
     if (this.#limited) return
     for (let i = 0; i < queues.length; i++)
@@ -239,7 +245,7 @@ export class Executor implements BlockSession {
       }
     }
     if (this.#progress !== before) this.#backend.commit()
-    else this.#backend.poll!()
+    this.#backend.poll!()
     this.#flush()
     return this.#progress !== before
   }

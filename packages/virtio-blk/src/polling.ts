@@ -1,7 +1,5 @@
 /** The shortest time that is worth looking for, milliseconds: below it the event loop is as quick. */
 const LEAST_MS = 0.004
-/** Looks this long in one turn of the event loop at most; then others have theirs (bad-input #34). */
-const TURN_MS = 0.5
 
 /**
  * For how long a device looks for work by itself after it ran out of it, instead of having the event loop wait for a doorbell: as
@@ -11,12 +9,14 @@ export class PollWindow {
   readonly #most: number
   /** Milliseconds. */
   #window = 0
-  /** When the last look ended, in vain. */
-  #ended = Number.NEGATIVE_INFINITY
+  readonly #clock: Float64Array
+  /** When the last work was there, before a look that ended in vain. */
+  #lastWork = Number.NEGATIVE_INFINITY
 
-  /** `most`: the longest window, microseconds. */
-  constructor(most: number) {
+  /** `most`: the longest window, microseconds. `clock`: see BlockBackend; performance.now() would allocate what it returns. */
+  constructor(most: number, clock: Float64Array) {
     this.#most = most / 1000
+    this.#clock = clock
   }
 
   /** Milliseconds after the last work. */
@@ -24,21 +24,17 @@ export class PollWindow {
     return this.#window
   }
 
-  get turn(): number {
-    return TURN_MS
-  }
-
   /** Work came by a doorbell or a completion. */
-  woken(now: number): void {
-    if (now - this.#ended <= this.#most) {
+  woken(): void {
+    if (this.#clock[0]! - this.#lastWork <= this.#most) {
       this.#window = Math.min(this.#most, Math.max(LEAST_MS, 2 * this.#window))
     } else {
       this.#window = this.#window < 2 * LEAST_MS ? 0 : this.#window / 2
     }
   }
 
-  /** There was none for so long. */
-  endedAt(now: number): void {
-    this.#ended = now - this.#window
+  /** There was none for the length of the window. */
+  ended(): void {
+    this.#lastWork = this.#clock[0]! - this.#window
   }
 }

@@ -131,8 +131,11 @@ class FileBackend implements BlockBackend {
     if (completed > 0) this.#finish(completed)
   }
 
+  get clock(): Float64Array {
+    return this.#engine.clock
+  }
+
   poll(): void {
-    if (this.#inFlight === 0) return
     const completed = this.#engine.poll()
     if (completed > 0) this.#finish(completed)
   }
