@@ -89,8 +89,8 @@ function tapFinding(): Finding {
 
 function ioUringFinding(): Finding {
   const errno = probeIoUring()
-  if (errno === 0) return { name: "io_uring", ok: true, detail: "can be used" }
-  const detail = `io_uring_setup failed with ${getSystemErrorName(-errno)}`
+  if (errno === 0) return { name: "io_uring", ok: true, detail: "can be used; disks do" }
+  const detail = `io_uring_setup failed with ${getSystemErrorName(-errno)}; disks use threads instead`
   return {
     name: "io_uring",
     ok: false,

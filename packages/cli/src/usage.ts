@@ -62,7 +62,7 @@ On a terminal, Ctrl-A x leaves and Ctrl-A Ctrl-A sends Ctrl-A.
 export const serveUsage = `virtkit serve: a device for another virtual machine monitor, such as QEMU, over vhost-user
 
   virtkit serve blk --socket PATH --disk FILE[,readonly][,serial=S][,cache=...][,queues=N]
-                        a disk, with 4 queues unless told; the options of --disk are those of virtkit run
+                        a disk, with 4 queues and poll=64 unless told; the options of --disk are those of virtkit run
   virtkit serve net --socket PATH --net tap=IF[,...] | passt[,...] | socket,...
                         a network device; the options of --net are those of virtkit run
   virtkit serve console --socket PATH
