@@ -73,6 +73,20 @@ export const PLANTS: readonly Plant[] = [
     defect: "a request one sector beyond the end of the disk (bad-input #23)",
   },
   {
+    target: "qcow2",
+    file: "virtio-blk/dist/backends/qcow2/writer.js",
+    from: "if (last * clusterSize >= this.#image.file.length)",
+    to: "if (false)",
+    defect: "data goes wherever a table says, far behind the end of the image (bad-input #26)",
+  },
+  {
+    target: "vhost-user",
+    file: "vhost-user/dist/session.js",
+    from: "const wrong = num < 1 || num > most;",
+    to: "const wrong = num < 1;",
+    defect: "a ring larger than the device has it",
+  },
+  {
     target: "blk-file",
     file: "virtio-blk/dist/backends/file.js",
     from: "engine.firstSegments[index] = this.#batchedSegments;",

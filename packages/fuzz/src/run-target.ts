@@ -71,6 +71,8 @@ function watch(options: RunOptions): Promise<{ report: RunReport; hung: boolean 
   const worker = new Worker(new URL("./worker.js", import.meta.url), {
     workerData: workerOptions,
     resourceLimits: { maxOldGenerationSizeMb: HEAP },
+    // Targets close descriptors that came over sockets.
+    trackUnmanagedFds: false,
   })
   const start = performance.now()
   let finding: RunReport["finding"]

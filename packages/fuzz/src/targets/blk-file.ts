@@ -1,36 +1,19 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { mmapMemory } from "@virtkit/memory/mmap"
-import { TestMemory } from "@virtkit/testkit"
 import { block } from "@virtkit/virtio-blk"
 import { DiskModel } from "../blk-model.js"
 import { blkSeeds, blkSteps } from "../blk-steps.js"
 import { harnessOf } from "../chains.js"
 import { Input } from "../input.js"
+import { MappedMemory } from "../mapped-memory.js"
 import { type FuzzTarget, must } from "../target.js"
 
 const SECTORS = 16
 const SERIAL = "fuzz file"
 const RANGE_SECTORS = 2 ** 21
 
-/** Memory that system calls can use. One for all runs: what is in it has no meaning. */
-class MappedMemory extends TestMemory {
-  override readonly regions: TestMemory["regions"]
-  readonly #mapped = mmapMemory(0x4_0000)
-
-  constructor() {
-    super({ regions: [] })
-    this.regions = this.#mapped.regions
-  }
-
-  override hostAddress(address: number, length: number): number {
-    return this.#mapped.hostAddress(address, length)
-  }
-
-  override markDirty(): void {}
-}
-
+/** One memory for all runs: what is in it has no meaning. */
 let shared: { memory: MappedMemory; path: string } | undefined
 
 /** Made with the first run. The file goes when the process does. */

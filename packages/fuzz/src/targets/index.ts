@@ -18,6 +18,8 @@ const TARGETS: Readonly<Record<string, () => Promise<FuzzTarget>>> = {
   pvh: async () => (await import("./kernels.js")).pvh,
   bzimage: async () => (await import("./kernels.js")).bzimage,
   "packed-kernel": async () => (await import("./kernels.js")).packedKernel,
+  qcow2: async () => (await import("./qcow2.js")).target,
+  "vhost-user": async () => (await import("./vhost-user.js")).target,
   "blk-file": async () => (await import("./blk-file.js")).target,
 }
 
