@@ -13,12 +13,12 @@ exec switch_root /mnt /sbin/init
 export const ROOT_MODULES: readonly string[] = ["ext4"]
 
 const INIT = `#!/bin/sh
+export PATH=/bin
 mount -t devtmpfs dev /dev
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t tmpfs tmp /tmp
 exec </dev/console >/dev/console 2>&1
-export PATH=/bin
 ${GUEST_SHELL}
 sync
 poweroff -f

@@ -68,7 +68,7 @@ describe("a guest of virtkit run with devices of other programs", { timeout: 480
   }
 
   it("mounts a directory through Debian's virtiofsd, reads and writes it, and outlives its end", async () => {
-    await linux.sh("mkdir -p /tmp/shared && head -c 6000000 /dev/urandom >/tmp/shared/theirs")
+    await linux.sh("mkdir -p /tmp/shared && head -c 2000000 /dev/urandom >/tmp/shared/theirs")
     const socket = "/tmp/fs.sock"
     const options = ["-f", "-o", "source=/tmp/shared,sandbox=chroot", `--socket-path=${socket}`]
     const daemon = await serve(socket, VIRTIOFSD, ...options)
@@ -77,9 +77,9 @@ describe("a guest of virtkit run with devices of other programs", { timeout: 480
     await guest.run("mount -t virtiofs shared /mnt")
     const theirs = await linux.sh("sha256sum </tmp/shared/theirs")
     expect(await guest.run("sha256sum </mnt/theirs")).toBe(theirs)
-    await guest.run("dd if=/dev/urandom of=/mnt/ours bs=64k count=60 2>/dev/null && mkdir /mnt/sub")
+    await guest.run("dd if=/dev/urandom of=/mnt/ours bs=64k count=24 2>/dev/null && mkdir /mnt/sub")
     await guest.run(
-      "for n in $(seq 50); do echo $n >/mnt/sub/$n; done; mv /mnt/sub/1 /mnt/sub/one; rm /mnt/sub/2",
+      "for n in $(seq 20); do echo $n >/mnt/sub/$n; done; mv /mnt/sub/1 /mnt/sub/one; rm /mnt/sub/2",
     )
     const ours = await guest.run("sha256sum </mnt/ours; cat /mnt/sub/* | sha256sum; ls /mnt/sub | wc -l")
     expect(await linux.sh("cd /tmp/shared; sha256sum <ours; cat sub/* | sha256sum; ls sub | wc -l")).toBe(

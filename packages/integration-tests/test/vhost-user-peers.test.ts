@@ -3,12 +3,12 @@ import { once } from "node:events"
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import type { VirtioDevice } from "@virtkit/interface"
 import { findTool } from "@virtkit/lab"
 import { mmapMemory } from "@virtkit/memory/mmap"
 import { type TransportDriver, until } from "@virtkit/testkit"
-import { type VhostUserOptions, vhostUser } from "@virtkit/vhost-user"
+import { type VhostUserDevice, type VhostUserOptions, vhostUser } from "@virtkit/vhost-user"
 import { afterAll, afterEach, describe, expect, it } from "vitest"
+import { ServeProcess } from "../src/index.js"
 import { machine } from "./transport-machine.js"
 
 const folder = mkdtempSync(join(tmpdir(), "virtkit-peers-"))
@@ -43,7 +43,7 @@ async function start(socket: string, command: string, ...args: string[]): Promis
 /** The device behind virtio-pci, in memory that the back end can map, and its driver. */
 async function driverOf(
   options: VhostUserOptions,
-): Promise<{ device: VirtioDevice; driver: TransportDriver }> {
+): Promise<{ device: VhostUserDevice; driver: TransportDriver }> {
   const device = await vhostUser(options)
   const memory = mmapMemory(4 << 20, { backing: "memfd" })
   const { transport, driver } = machine("virtio-pci with MSI-X", device, memory)
@@ -135,6 +135,69 @@ describe(`a directory of virtiofsd${missing(VIRTIOFSD, VIRTIOFSD)}`, () => {
     ])
     await driver.reset()
   })
+})
+
+describe("a disk of virtkit serve", () => {
+  it("is written to while its process is killed again and again: nothing is lost, nothing waits for ever", async () => {
+    const image = join(folder, "killed.img")
+    const socket = join(folder, "killed.sock")
+    const SECTORS = 4096
+    writeFileSync(image, new Uint8Array(512 * SECTORS))
+    const args = ["blk", "--socket", socket, "--disk", `${image},queues=2`]
+    let server = await ServeProcess.start(args)
+    closers.push(() => server.kill())
+    const { device, driver } = await driverOf({ type: "blk", socket })
+    await driver.start({ queueSize: 64 })
+    let done = 0
+    let kills = 0
+    let resumed = false
+    const killing = (async () => {
+      // Until there were requests in flight that the next process took up.
+      for (; kills < 3 || !resumed; kills++) {
+        await until(() => done > 300 * (kills + 1), "requests")
+        resumed ||= server.said.includes("were in flight")
+        await server.kill()
+        server = await ServeProcess.start(args)
+        await server.hears("a front end connected")
+        await until(() => device.connected, "the connection")
+      }
+    })()
+    /** By sector, the byte that it is full of. */
+    const expected = new Uint8Array(SECTORS)
+    let killed = false
+    void killing.then(() => (killed = true))
+    const statuses = new Set<number | undefined>()
+    const inFlight = [0, 0]
+    for (let issued = 0; !killed || inFlight.some((count) => count > 0); ) {
+      for (const queue of [0, 1]) {
+        const ring = driver.rings[queue]!
+        // Each sector is one queue's, and written again only after all of a round.
+        while (!killed && ring.freeDescriptors >= 3 && inFlight[queue]! < 20) {
+          const sector = 2 * (Math.floor(issued / 2) % (SECTORS / 2)) + queue
+          const byte = (issued * 7 + 1) & 0xff
+          issued++
+          expected[sector] = byte
+          ring.add({ readable: [le32(1, 0, sector, 0), new Uint8Array(512).fill(byte)], writable: [1] })
+          inFlight[queue]!++
+        }
+        driver.kick(queue)
+        for (const { data } of ring.reap()) {
+          statuses.add(data?.[0])
+          inFlight[queue]!--
+          done++
+        }
+      }
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+    await killing
+    expect([...statuses]).toEqual([0])
+    expect(await blk(driver, 0, 4, 0, new Uint8Array(0))).toMatchObject({ status: 0 })
+    const disk = readFileSync(image)
+    const wrong = [...expected.keys()].filter((sector) =>
+      disk.subarray(512 * sector, 512 * sector + 512).some((byte) => byte !== expected[sector]),
+    )
+    expect(wrong).toEqual([])
+  }, 60_000)
 })
 
 function concat(...parts: Uint8Array[]): Uint8Array {
