@@ -1,5 +1,5 @@
 import { closeSync } from "node:fs"
-import { memfdCreate, Poller, UnixListener, UnixSocket } from "@virtkit/native"
+import { EventFd, memfdCreate, Poller, UnixListener, UnixSocket } from "@virtkit/native"
 import { concat, REQ, u32, u64 } from "./front-end.js"
 
 export interface FakeRequest {
@@ -60,6 +60,8 @@ export class FakeBackEnd {
   answering: Answering
   /** The channel for messages of its own, once it was given one. */
   channel: UnixSocket | undefined
+  /** By queue, what it is kicked by. */
+  readonly kicks: EventFd[] = []
   readonly #listener: UnixListener
   readonly #poller: Poller
   #socket: UnixSocket | undefined
@@ -86,6 +88,7 @@ export class FakeBackEnd {
 
   close(): void {
     this.drop()
+    for (const kick of this.kicks) kick.close()
     this.#poller.close()
     this.#listener.close()
   }
@@ -143,11 +146,18 @@ export class FakeBackEnd {
     }
   }
 
+  #keepKick(queue: number, fd: number): void {
+    this.kicks[queue]?.close()
+    this.kicks[queue] = new EventFd(fd)
+  }
+
   #take(request: FakeRequest): void {
     this.requests.push(request)
     const [first, ...others] = request.fds
     if (request.request === REQ.SET_BACKEND_REQ_FD && first !== undefined)
       this.channel = new UnixSocket(first)
+    else if (request.request === REQ.SET_VRING_KICK && first !== undefined)
+      this.#keepKick(request.payload.getUint32(0, true), first)
     else if (first !== undefined) closeSync(first)
     for (const fd of others) closeSync(fd)
     const answer = this.answering(request)

@@ -36,6 +36,36 @@ const DAMAGES: { readonly [how: string]: (request: FakeRequest, good: FakeAnswer
 const patience = (how: string) => (how === "ends in its middle" ? { timeoutMs: 200 } : {})
 const openFds = () => readdirSync("/proc/self/fd").length
 
+describe("a back end that starts", () => {
+  it("is told where the rings are, and kicked for what became available before; the driver is interrupted", async () => {
+    const { socket, backEnd } = fake()
+    const { driver, memory, interrupt, device } = await driven({ socket, reconnect: true })
+    await driver.start()
+    const started = () => backEnd.requests.at(-1)?.request === REQ.SET_STATUS
+    await until(started, "the start")
+    const told = (code: number) => {
+      const { payload } = backEnd.requests.findLast(({ request }) => request === code)!
+      return [payload.getUint32(0, true), payload.getUint32(4, true)]
+    }
+    expect(told(REQ.SET_VRING_BASE)).toEqual([1, 0])
+    expect(told(REQ.SET_VRING_NUM)).toEqual([1, 8])
+    await until(() => backEnd.kicks.every((kick) => kick.clear()), "the kicks")
+    // What this one has done, and was about to tell of.
+    memory.writeUint16(driver.ring(1).used + 2, 77)
+    const before = interrupt.count
+    backEnd.requests.length = 0
+    backEnd.drop()
+    await until(() => !device.connected, "the end")
+    await until(started, "the next start")
+    expect(told(REQ.SET_VRING_BASE)).toEqual([1, 77])
+    await until(() => backEnd.kicks.every((kick) => kick.clear()), "the kicks")
+    await until(() => interrupt.count > before, "the interrupt")
+    // The same memory for what is in flight: it is not asked for again.
+    const codes = backEnd.requests.map(({ request }) => request)
+    expect([codes.includes(REQ.SET_INFLIGHT_FD), codes.includes(REQ.GET_INFLIGHT_FD)]).toEqual([true, false])
+  })
+})
+
 describe("a back end that breaks the protocol", () => {
   const first = ["GET_FEATURES", "GET_PROTOCOL_FEATURES", "GET_QUEUE_NUM", "GET_CONFIG", "SET_OWNER"] as const
   it.each(first.flatMap((name) => Object.keys(DAMAGES).map((how) => [name, how] as const)))(
