@@ -56,8 +56,12 @@ const backEnds = await Promise.all(task.backEnds.map(connect))
 const results: Measured[][][] = []
 for (const workload of task.workloads) {
   const byBackEnd: Measured[][] = backEnds.map(() => [])
-  for (let run = 0; run < task.runs; run++) {
-    for (const [index, backEnd] of backEnds.entries()) byBackEnd[index]!.push(measure(backEnd, workload))
+  // The first round, in which caches and compilers get used to it, does not count.
+  for (let run = -1; run < task.runs; run++) {
+    for (const [index, backEnd] of backEnds.entries()) {
+      const measured = measure(backEnd, workload)
+      if (run >= 0) byBackEnd[index]!.push(measured)
+    }
   }
   results.push(byBackEnd)
 }
