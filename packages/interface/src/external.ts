@@ -10,9 +10,10 @@ export interface ExternalQueues {
   readonly ringFeatures: bigint
   /**
    * By queue, an eventfd for the kernel to signal when the driver makes buffers available, instead of a `notify`. Where it
-   * cannot, `notify` is called. It may be signalled before `activate`, and after `reset`: that means nothing.
+   * cannot, `notify` is called. It may be signalled before `activate`, and after `reset`: that means nothing. Undefined for a
+   * queue that the device works on itself, by `DeviceContext.queues`, as others do.
    */
-  readonly kicks: readonly number[]
+  readonly kicks: readonly (number | undefined)[]
 }
 
 /** An enabled queue of such a device: `DeviceContext.external`. Valid until the device's reset. */

@@ -25,8 +25,8 @@ export interface VirtioDevice extends Stateful {
   /** Device configuration space as the driver reads it, little-endian. */
   readonly config: Uint8Array
   /**
-   * Present, and the same for ever, when somebody else works on the queues of the device. Then `DeviceContext.queues` are not
-   * for use, guest memory has to be one that others can map (`GuestMemoryRegion.file`), and `resetQueue` is absent.
+   * Present, and the same for ever, when somebody else works on queues of the device. Then those of `DeviceContext.queues` are
+   * not for use, guest memory has to be one that others can map (`GuestMemoryRegion.file`), and `resetQueue` is absent.
    */
   readonly external?: ExternalQueues
   /**
@@ -67,7 +67,8 @@ export interface DeviceContext {
    */
   readonly queues: readonly (Queue | undefined)[]
   /**
-   * By queue index, those of a device with `VirtioDevice.external`; undefined for a queue that the driver did not enable.
+   * By queue index, those of a device with `VirtioDevice.external`; undefined for a queue that the driver did not enable, or
+   * that the device works on itself.
    * Absent for other devices, and where a transport cannot hand over its queues.
    */
   readonly external?: readonly (ExternalQueue | undefined)[]

@@ -280,7 +280,7 @@ describe("options of vhostUser", () => {
     [{ type: "rng", socket, mac: "52:54:00:12:34:56" }, /a mac is for "net"/],
     [{ type: "net", socket, mac: "53:54:00:12:34:56" }, /is not one of a card/],
     [{ type: "net", socket, mac: "52:54:00:12:34" }, /is not one of a card/],
-    [{ type: "net", socket, queues: 2 }, /queues of "net" is 2/],
+    [{ type: "net", socket, queues: 129 }, /queues of "net" is 129/],
     [{ type: "rng", socket, queues: 2 }, /queues of "rng" is 2/],
     [{ type: "blk", socket, queues: 257 }, /from 1 to 256/],
     [{ type: "blk", socket, queueSize: 100 }, /not a power of two/],

@@ -66,6 +66,79 @@ describe("a back end that starts", () => {
   })
 })
 
+describe("a card with several pairs of queues", () => {
+  /** Features of the back end, beside its own bits: whether it knows of several pairs. */
+  const card = (features: bigint) => (request: FakeRequest) => {
+    const says = new Map([
+      [REQ.GET_FEATURES, (1n << 32n) | (1n << 30n) | features],
+      [REQ.GET_QUEUE_NUM, 3n],
+    ]).get(request.request as never)
+    return says === undefined ? honest(request) : { bytes: message(request.request, u64(says)) }
+  }
+  const enables = ({ requests }: FakeBackEnd) =>
+    requests.flatMap(({ request, payload }) =>
+      request === REQ.SET_VRING_ENABLE ? [[payload.getUint32(0, true), payload.getUint32(4, true)]] : [],
+    )
+
+  it("has its control queue here: the back end looks at the pairs that the driver uses", async () => {
+    const { socket, backEnd } = fake(card(1n << 22n))
+    const options = { type: "net", socket, queues: 3, reconnect: true } as const
+    const { driver, device, reasons } = await driven(options)
+    expect(device.queueMaxSizes).toEqual([8, 8, 8, 8, 8, 8, 64])
+    expect(device.external.kicks[6]).toBeUndefined()
+    // max_virtqueue_pairs.
+    expect(device.config.slice(8, 10)).toEqual(Uint8Array.of(3, 0))
+    await driver.start()
+    // CTRL_VQ and MQ; of the back end's own it has the latter.
+    expect(driver.features & 0xff_ffffn).toBe((1n << 17n) | (1n << 22n))
+    const started = () => backEnd.requests.at(-1)?.request === REQ.SET_STATUS
+    await until(started, "the start")
+    expect(enables(backEnd)).toEqual([
+      [0, 1],
+      [1, 1],
+    ])
+    const ask = async (...bytes: number[]) =>
+      (await driver.request(6, { readable: [Uint8Array.from(bytes)], writable: [1] })).data![0]
+    backEnd.requests.length = 0
+    expect(await ask(4, 0, 3, 0)).toBe(0)
+    await until(() => enables(backEnd).length === 4, "the pairs")
+    expect(enables(backEnd).map(([queue, on]) => 10 * queue! + on!)).toEqual([21, 31, 41, 51])
+    backEnd.requests.length = 0
+    expect(await ask(4, 0, 2, 0)).toBe(0)
+    await until(() => enables(backEnd).length === 2, "the pairs")
+    expect(enables(backEnd).map(([queue, on]) => 10 * queue! + on!)).toEqual([40, 50])
+    for (const wrong of [
+      [4, 0, 4, 0],
+      [4, 0, 0, 0],
+      [4, 0, 2],
+      [4, 0, 2, 0, 0],
+      [4, 1, 2, 0],
+      [0, 0, 1],
+      [],
+      [4],
+    ])
+      expect([wrong, await ask(...wrong)]).toEqual([wrong, 1])
+    // The next back end is told the same.
+    backEnd.requests.length = 0
+    backEnd.drop()
+    await until(started, "the next start")
+    expect(enables(backEnd).map(([queue, on]) => 10 * queue! + on!)).toEqual([1, 11, 21, 31])
+    // Another driver begins with one pair.
+    backEnd.requests.length = 0
+    await driver.start()
+    await until(() => started() && enables(backEnd).length > 0, "the start")
+    expect(enables(backEnd).map(([queue, on]) => 10 * queue! + on!)).toEqual([1, 11])
+    expect(reasons).toEqual([])
+  })
+
+  it("needs a driver that knows where the control queue is", async () => {
+    const { socket } = fake(card(0n))
+    const { driver, reasons } = await driven({ type: "net", socket, queues: 3 })
+    await driver.start({ features: (1n << 32n) | (1n << 17n) }).catch(() => {})
+    expect(reasons).toEqual(["far: a driver that takes CTRL_VQ has to take MQ, too"])
+  })
+})
+
 describe("a back end that breaks the protocol", () => {
   const first = ["GET_FEATURES", "GET_PROTOCOL_FEATURES", "GET_QUEUE_NUM", "GET_CONFIG", "SET_OWNER"] as const
   it.each(first.flatMap((name) => Object.keys(DAMAGES).map((how) => [name, how] as const)))(

@@ -17,16 +17,19 @@ export class NotifyStructure implements AcceleratedBusDevice {
     name: string,
     queues: number,
     notify: (queue: number) => void,
-    kicks: readonly number[] | undefined,
+    kicks: readonly (number | undefined)[] = [],
   ) {
     this.name = `${name} notify`
     this.#notify = notify
-    this.doorbells = Array.from({ length: queues }, (_, queue) => ({
-      offset: NOTIFY_MULTIPLIER * queue,
-      length: 0,
-      ...(kicks && { fd: kicks[queue]! }),
-      ring: () => notify(queue),
-    }))
+    this.doorbells = Array.from({ length: queues }, (_, queue) => {
+      const fd = kicks[queue]
+      return {
+        offset: NOTIFY_MULTIPLIER * queue,
+        length: 0,
+        ...(fd === undefined ? {} : { fd }),
+        ring: () => notify(queue),
+      }
+    })
   }
 
   read(_offset: number, _size: AccessSize): number {

@@ -85,7 +85,7 @@ export class VirtioMmio implements AcceleratedBusDevice, Stateful {
       offset: reg.VIRTIO_MMIO_QUEUE_NOTIFY,
       length: 4,
       datamatch: index,
-      ...(device.external && { fd: device.external.kicks[index]! }),
+      ...doorbellFd(device, index),
       ring: () => this.#core.notify(index),
     }))
     this.#setConstants()
@@ -279,6 +279,11 @@ export class VirtioMmio implements AcceleratedBusDevice, Stateful {
       },
     }
   }
+}
+
+function doorbellFd({ external }: VirtioDevice, index: number): { fd?: number } {
+  const fd = external?.kicks[index]
+  return fd === undefined ? {} : { fd }
 }
 
 function parseMmioState(name: string, state: unknown): VirtioMmioState {

@@ -47,9 +47,10 @@ export class QueueSet {
     return undefined
   }
 
-  /** Asks for notifications on every queue; returns those where chains wait already. */
-  enableNotifications(): number[] {
-    const waiting = this.#configs.filter((config) => config.queue?.enableNotification())
+  /** Asks for notifications on every queue that `isOurs`; returns those where chains wait already. */
+  enableNotifications(isOurs: (index: number) => boolean): number[] {
+    const ours = this.#configs.filter(({ index }) => isOurs(index))
+    const waiting = ours.filter((config) => config.queue?.enableNotification())
     return waiting.map((config) => config.index)
   }
 

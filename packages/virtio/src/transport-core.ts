@@ -1,6 +1,7 @@
 import {
   type AccessSize,
   type ExternalQueue,
+  type ExternalQueues,
   type GuestMemory,
   StateError,
   type VirtioDevice,
@@ -262,22 +263,19 @@ export class TransportCore {
   }
 
   #activate(): void {
-    const { memory } = this.#options
-    if (this.device.external !== undefined) {
-      this.#active.activate(memory, this.features.driver, this.#queues.enabled, this.#externalQueues())
-      return
-    }
+    const { external } = this.device
     // The driver may offer buffers before DRIVER_OK, and notifies of none of them.
-    const waiting = this.#queues.enableNotifications()
-    this.#active.activate(memory, this.features.driver, this.#queues.enabled)
+    const waiting = this.#queues.enableNotifications((index) => external?.kicks[index] === undefined)
+    const handedOver = external && this.#externalQueues(external)
+    this.#active.activate(this.#options.memory, this.features.driver, this.#queues.enabled, handedOver)
     for (const index of waiting) this.notify(index)
   }
 
-  /** Those that the driver enabled. They reach the guest until the next deactivation. */
-  #externalQueues(): (ExternalQueue | undefined)[] {
+  /** Those that the driver enabled and others work on. They reach the guest until the next deactivation. */
+  #externalQueues({ kicks }: ExternalQueues): (ExternalQueue | undefined)[] {
     const events = this.#events
     return this.#queues.enabled.map((queue, index) => {
-      if (queue === undefined) return undefined
+      if (queue === undefined || kicks[index] === undefined) return undefined
       const { size } = queue
       const config = this.#queues.get(index)!
       // Nobody uses it, but as long as it is open the queue is the one that was handed over.

@@ -1,3 +1,4 @@
+import { VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MQ } from "./net-control.js"
 import type { VhostUserSettings } from "./options.js"
 
 /** VIRTIO_NET_F_MAC. */
@@ -6,8 +7,14 @@ const VIRTIO_NET_F_MAC = 1n << 5n
 const FS_NUM_REQUEST_QUEUES = 36
 
 /** Device features that the front end has itself, beside those of the back end. */
-export function ownFeatures({ mac }: VhostUserSettings): bigint {
-  return mac === undefined ? 0n : VIRTIO_NET_F_MAC
+export function ownFeatures(settings: VhostUserSettings): bigint {
+  const control = hasNetControl(settings) ? VIRTIO_NET_F_CTRL_VQ | VIRTIO_NET_F_MQ : 0n
+  return control | (settings.mac === undefined ? 0n : VIRTIO_NET_F_MAC)
+}
+
+/** Whether it is a card with several pairs of queues, and behind them one that the front end works on. */
+export function hasNetControl({ kind, units }: VhostUserSettings): boolean {
+  return kind.name === "net" && units !== undefined && units > 1
 }
 
 /** Device features that it has not, whatever the back end says. */

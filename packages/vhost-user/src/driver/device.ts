@@ -8,7 +8,8 @@ import {
 } from "@virtkit/interface"
 import { VhostUserError } from "../error.js"
 import { closeFds } from "../message-reader.js"
-import { completeConfig, configIs, missingFeatures, ownFeatures } from "./config-space.js"
+import { completeConfig, configIs, hasNetControl, missingFeatures, ownFeatures } from "./config-space.js"
+import { serveNetControl, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MQ } from "./net-control.js"
 import type { VhostUserSettings } from "./options.js"
 import { QueueEvents } from "./queue-events.js"
 import { BackEndSession, type InflightKeeper, type KeptInflight } from "./session.js"
@@ -23,6 +24,9 @@ export interface VhostUserDeviceEvents {
 /** First and longest wait before the next attempt to connect, in ms. */
 const RETRY_MS = [50, 1000] as const
 
+const CONTROL_QUEUE_SIZE = 64
+const CONTROL = VIRTIO_NET_F_CTRL_VQ | VIRTIO_NET_F_MQ
+
 /** What a driver has activated. */
 interface Activation extends InflightKeeper {
   readonly context: DeviceContext
@@ -30,6 +34,8 @@ interface Activation extends InflightKeeper {
   inflight: KeptInflight | undefined
   /** A back end had its queues before. */
   started: boolean
+  /** Of a card with several: how many pairs of queues the driver uses. */
+  pairs: number
 }
 
 /** A virtio device that another process is the back end of. Made by `vhostUser`. */
@@ -100,13 +106,14 @@ export class VhostUserDevice extends EventEmitter<VhostUserDeviceEvents> impleme
     const missing = missingFeatures(settings, session.hasConfig)
     this.features = (session.deviceFeatures & ~missing) | ownFeatures(settings)
     this.config = layout.config
-    this.queueMaxSizes = new Array<number>(layout.queues).fill(settings.queueSize)
+    const own = hasNetControl(settings) ? [CONTROL_QUEUE_SIZE] : []
+    this.queueMaxSizes = [...new Array<number>(layout.queues).fill(settings.queueSize), ...own]
     this.#events = new QueueEvents(layout.queues, (queue) => {
       if (this.#active !== undefined) this.#giveUp(this.#active, `queue ${queue}: the back end cannot go on`)
     })
     this.external = {
       ringFeatures: session.ringFeatures,
-      kicks: this.#events.queues.map(({ kick }) => kick.fd),
+      kicks: [...this.#events.queues.map(({ kick }) => kick.fd), ...own.map(() => undefined)],
     }
   }
 
@@ -130,7 +137,12 @@ export class VhostUserDevice extends EventEmitter<VhostUserDeviceEvents> impleme
       context.needsReset(`${this.name}: this transport cannot hand over its queues`)
       return
     }
-    const active: Activation = { context, inflight: undefined, started: false }
+    if (hasNetControl(this.#settings) && (context.features & CONTROL) === VIRTIO_NET_F_CTRL_VQ) {
+      // The control queue is another one then.
+      context.needsReset(`${this.name}: a driver that takes CTRL_VQ has to take MQ, too`)
+      return
+    }
+    const active: Activation = { context, inflight: undefined, started: false, pairs: 1 }
     this.#active = active
     this.#events.connect(context.external)
     this.#run(async () => {
@@ -142,7 +154,8 @@ export class VhostUserDevice extends EventEmitter<VhostUserDeviceEvents> impleme
   }
 
   notify(queueIndex: number): void {
-    this.#events.kick(queueIndex)
+    if (queueIndex < this.#events.queues.length) this.#events.kick(queueIndex)
+    else this.#control()
   }
 
   async reset(): Promise<void> {
@@ -208,13 +221,39 @@ export class VhostUserDevice extends EventEmitter<VhostUserDeviceEvents> impleme
     const lost = context.features & this.#wanted & ~session.features & ~ownFeatures(this.#settings)
     try {
       if (lost !== 0n) throw new VhostUserError(`it has lost the features 0x${lost.toString(16)}`)
-      await session.start(context, this.#events.queues, active)
+      await session.start(context, this.#events.queues, active, (queue) => this.#isUsed(active, queue))
     } catch (error) {
       session.close(error as VhostUserError)
       return
     }
     this.#events.started(active.started)
     active.started = true
+  }
+
+  /** Only the driver of a card says which it uses, if it can. */
+  #isUsed({ context, pairs }: Activation, queue: number): boolean {
+    return (context.features & CONTROL) !== CONTROL || queue < 2 * pairs
+  }
+
+  /** What the driver asks of the front end. */
+  #control(): void {
+    const active = this.#active
+    const queue = active?.context.queues[this.#events.queues.length]
+    if (active === undefined || queue === undefined) return
+    const again = serveNetControl(queue, this.#units, (pairs) => this.#setPairs(active, pairs))
+    if (again) active.context.defer(() => this.#control())
+  }
+
+  #setPairs(active: Activation, pairs: number): void {
+    const before = active.pairs
+    if (pairs === before) return
+    active.pairs = pairs
+    void this.#enqueue(async (session) => {
+      if (this.#active !== active) return
+      const [from, to] = pairs > before ? [before, pairs] : [pairs, before]
+      for (let queue = 2 * from; queue < 2 * to; queue++)
+        await session.enable(queue, this.#isUsed(active, queue))
+    })
   }
 
   /** Features that the back end has to have if the driver took them. */

@@ -21,7 +21,8 @@ export interface VhostUserOptions {
   /** Of "net": the card's address, "52:54:00:12:34:56" say. Default: what the back end says, or the guest chooses. */
   readonly mac?: string
   /**
-   * How many queues requests go through, for "blk" and "fs". Default: as many as the back end says, 1 where it says nothing.
+   * How many queues requests go through, for "blk" and "fs"; of "net", pairs of queues. Default: for "blk" as many as the back
+   * end says, else 1.
    */
   readonly queues?: number
   /** Largest size of each queue, a power of two. Default 64 to 256, by type. */
@@ -100,9 +101,7 @@ function checkMac(kind: DeviceKind, mac: string | undefined): Uint8Array | undef
 
 function checkUnits(kind: DeviceKind, queues: number | undefined): number | undefined {
   if (queues === undefined) return kind.countField === undefined || kind.name === "net" ? 1 : undefined
-  // The driver of a card tells by its control queue, which is not there, how many pairs it uses.
-  const most =
-    kind.perUnit === 0 || kind.name === "net" ? 1 : Math.floor((MAX_QUEUES - kind.fixed) / kind.perUnit)
+  const most = kind.perUnit === 0 ? 1 : Math.floor((MAX_QUEUES - kind.fixed) / kind.perUnit)
   checkNumber(`queues of "${kind.name}"`, queues, 1, most)
   return queues
 }

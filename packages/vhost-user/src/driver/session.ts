@@ -116,12 +116,13 @@ export class BackEndSession {
   }
 
   /**
-   * Hands the queues over. `keeper` has what an earlier back end left, and gets what to keep for the next one.
+   * Hands the queues over, of which it looks at those that `isEnabled`. `keeper` has what an earlier back end left, and gets what to keep for the next one.
    */
   async start(
     context: Pick<DeviceContext, "memory" | "features" | "external">,
     events: readonly EventsOfQueue[],
     keeper: InflightKeeper,
+    isEnabled: (queue: number) => boolean,
   ): Promise<void> {
     const backEnd = this.#backEnd
     const protocolBit = this.features & protocol.VHOST_USER_F_PROTOCOL_FEATURES
@@ -137,9 +138,15 @@ export class BackEndSession {
     }
     // "If VHOST_USER_F_PROTOCOL_FEATURES has not been negotiated, the ring starts directly in the enabled state."
     if (protocolBit !== 0n) {
-      for (const { index } of queues) await backEnd.tell("SET_VRING_ENABLE", payloads.vringState(index, 1))
+      for (const { index } of queues) if (isEnabled(index)) await this.enable(index, true)
     }
     await this.#setStatus(RUNNING)
+  }
+
+  /** Whether the back end is to look at a queue that it has. */
+  async enable(index: number, enabled: boolean): Promise<void> {
+    if (!this.#started.includes(index)) return
+    await this.#backEnd.tell("SET_VRING_ENABLE", payloads.vringState(index, enabled ? 1 : 0))
   }
 
   /** Takes the queues back: when it resolves the back end touches neither them nor what they lead to. */

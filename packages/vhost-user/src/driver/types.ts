@@ -49,7 +49,7 @@ const fixed = (deviceType: number, queues: number, configBytes: number) => ({
 
 /** Section 5 of virtio 1.3; where back ends differ from it, what they do. */
 const KINDS: { readonly [type in VhostUserType]: Omit<DeviceKind, "name"> } = {
-  // CTRL_VQ (17) and what is said by that queue: MRG_RXBUF and offloads are negotiated without it.
+  // CTRL_VQ (17) and what is said by that queue: what is left of it is the front end's own.
   net: {
     deviceType: 1,
     configBytes: 12,
