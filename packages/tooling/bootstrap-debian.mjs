@@ -58,7 +58,7 @@ const needs = [
     present: () => has("lspci"),
   },
   { package: "ioping", why: "guests read at random", targets: ["test"], present: () => has("ioping") },
-  { package: "passt", why: "networks without privilege", targets: ["test"], present: () => has("passt") },
+  { package: "passt", why: "networks without privilege", targets: guest, present: () => has("passt") },
   { package: "iproute2", why: "makes TAP interfaces", targets: ["test"], present: () => has("ip") },
   { package: "tcpdump", why: "reads captures", targets: ["test"], present: () => has("tcpdump") },
   { package: "tshark", why: "reads captures", targets: ["test"], present: () => has("tshark") },

@@ -63,7 +63,19 @@ async function runLab(
   if (options.msrFilter !== undefined) await lab.copyIn(options.msrFilter, GUEST.msrFilter)
   // Nobody else in there does, and without it there is no /dev/net/tun.
   if (options.nets.some((net) => "tap" in net)) await lab.exec(["modprobe", "tun"])
+  if (options.nets.some((net) => "passt" in net)) await giveNetwork(lab)
   return await runInside(lab, options, interrupt, signal)
+}
+
+/** An interface for passt, which gives guests the addresses of its host's; nobody is behind it. Addresses: RFC 5737. */
+async function giveNetwork(lab: Lab): Promise<void> {
+  const script = `modprobe dummy
+ip link add lab0 type dummy
+ip addr add 192.0.2.1/24 dev lab0
+ip link set lab0 up
+ip route add default via 192.0.2.254`
+  const { status, stderr } = await lab.exec(["sh", "-ec", script])
+  if (status !== 0) throw new Error(`the lab has no network for passt: ${stderr.toString()}`)
 }
 
 /** What would be refused inside is refused before a lab is started for it. Gives the memory in bytes. */

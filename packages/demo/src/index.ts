@@ -24,6 +24,7 @@ async function main(): Promise<boolean> {
     words.push(
       "--memory=512M",
       "--cpus=2",
+      "--net=passt",
       `--report=${report}`,
       `--cmdline=quiet${interactive ? " demo=shell" : ""}`,
     )

@@ -1,3 +1,4 @@
+export { EXPECTED_COMPLAINTS } from "./complaints.js"
 export { testPmd } from "./dpdk.js"
 export * as guest from "./guest-image.js"
 export { guestProgram } from "./guest-program.js"

@@ -5,6 +5,7 @@ import { fileURLToPath } from "node:url"
 import {
   cachedInitramfs,
   findKernel,
+  type InitramfsFile,
   type Kernel,
   Lab,
   type LabOptions,
@@ -35,7 +36,7 @@ export interface GuestOptions {
   /** Programs of the host. */
   readonly programs?: readonly string[]
   /** Files of the host, by absolute paths, which are the same in the guest, or with their paths there. */
-  readonly files?: readonly (string | Share)[]
+  readonly files?: readonly (string | InitramfsFile)[]
   /** More kernel modules, which are loaded at the start. */
   readonly modules?: readonly string[]
   /** Of the guests' kernel, such as "6.12": see `findKernel`. The lab's own is always the distribution's. */

@@ -1,3 +1,4 @@
+import { EXPECTED_COMPLAINTS } from "./complaints.js"
 /** What the test of rings and the program that runs its guests have to agree on. */
 
 /** What is offered for the rings of a device. */
@@ -59,7 +60,7 @@ for tty in 0 1 2 3 4 5 6 7; do
   ) &
 done
 wait
-dmesg -r | grep '^<[0-3]>' | grep -vE 'No config space access function|unable to open an initial console' |
+dmesg -r | grep '^<[0-3]>' | grep -vE '${EXPECTED_COMPLAINTS}|unable to open an initial console' |
   sed 's/^/complaint /'
 echo finished
 read line

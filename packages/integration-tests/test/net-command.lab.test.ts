@@ -17,6 +17,23 @@ cat /sys/class/net/eth0/address
 arping -c 2 -w 3 -I eth0 10.0.5.1 >/dev/null
 `
 
+const LEASE = `#!/bin/sh
+[ "$1" = bound ] && echo "$ip/$mask by $router from $serverid" >/dev/console
+`
+
+it("virtkit run --accel lab --net passt: the guest has an address, that of the lab", async () => {
+  const script = "ip link set eth0 up\nudhcpc -i eth0 -s /lease -n -q >/dev/null 2>&1\n"
+  const { kernel, initrd } = await guestFiles(
+    { net: script },
+    { modules: ["virtio_net"], files: [{ target: "/lease", data: LEASE, mode: 0o755 }] },
+  )
+  const { stdout } = await execute(process.execPath, [
+    ...[VIRTKIT, "run", "--accel=lab", `--kernel=${kernel.vmlinuz}`, `--initrd=${initrd}`],
+    ...["--cmdline=quiet script=net", "--memory=256M", "--console=virtio", "--timeout=90", "--net=passt"],
+  ])
+  expect(stdout.replaceAll("\r", "")).toMatch(/^192\.0\.2\.1\/24 by 192\.0\.2\.254 from \S+\n$/)
+}, 240_000)
+
 it("virtkit run --accel lab --net: the card is the guest's, and its capture comes out of the lab", async () => {
   const directory = await mkdtemp(join(tmpdir(), "virtkit-net-"))
   try {

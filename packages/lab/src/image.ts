@@ -33,6 +33,7 @@ const MODULES = [
   "virtio-scsi",
   "sd_mod",
   "loop",
+  "dummy",
   "bridge",
   "veth",
 ]
