@@ -55,6 +55,7 @@ export interface VirtioMmioState {
  */
 export class VirtioMmio implements AcceleratedBusDevice, Stateful {
   readonly name: string
+  readonly device: VirtioDevice
   readonly doorbells: readonly Doorbell[]
   readonly #core: TransportCore
   readonly #interrupt: Interrupt
@@ -72,6 +73,7 @@ export class VirtioMmio implements AcceleratedBusDevice, Stateful {
       )
     }
     this.name = device.name
+    this.device = device
     this.#interrupt = options.interrupt
     this.#core = new TransportCore({
       device,

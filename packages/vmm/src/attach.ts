@@ -13,6 +13,7 @@ import { VirtioBus, type VirtioBusOptions } from "./virtio-bus.js"
 /** A virtio transport of either kind, as statistics see it. */
 export interface Transport {
   readonly name: string
+  readonly device: object
   readonly queues: readonly ({ readonly counters: object } | undefined)[]
 }
 

@@ -10,7 +10,12 @@ export interface VmStatistics {
     readonly toUser: number
     readonly byReason: Readonly<Record<string, number>>
   }
-  readonly devices: readonly { readonly name: string; readonly queues: readonly unknown[] }[]
+  readonly devices: readonly {
+    readonly name: string
+    readonly queues: readonly unknown[]
+    /** Of a disk in a file, what carries its requests out: "io_uring" or "threads". */
+    readonly engine?: string
+  }[]
   /** Ranges of both address spaces that devices answer at. */
   readonly ranges: number
   /** Message-signalled interrupts that exist; each has a GSI and a route. */
@@ -47,9 +52,10 @@ export function collectStatistics(machine: Machine, phases: Phases): VmStatistic
       toUser: sum(counters.map(({ delivered }) => delivered)),
       byReason,
     },
-    devices: machine.transports().map((transport) => ({
-      name: transport.name,
-      queues: transport.queues.map((queue) => queue && { ...queue.counters }),
+    devices: machine.transports().map(({ name, device, queues }) => ({
+      name,
+      queues: queues.map((queue) => queue && { ...queue.counters }),
+      ...("engine" in device && typeof device.engine === "string" && { engine: device.engine }),
     })),
     ranges: machine.spaces.mapped,
     messages: machine.interrupts.messages,
