@@ -40,11 +40,23 @@ async function start(socket: string, command: string, ...args: string[]): Promis
   return child
 }
 
+/** A socket is there a moment before anybody listens on it, and a connection for trial would be the only one for virtiofsd. */
+async function connected(options: VhostUserOptions): Promise<VhostUserDevice> {
+  for (;;) {
+    try {
+      return await vhostUser(options)
+    } catch (error) {
+      if ((error as { code?: string }).code !== "ECONNREFUSED") throw error
+      await new Promise((resolve) => setTimeout(resolve, 10))
+    }
+  }
+}
+
 /** The device behind virtio-pci, in memory that the back end can map, and its driver. */
 async function driverOf(
   options: VhostUserOptions,
 ): Promise<{ device: VhostUserDevice; driver: TransportDriver }> {
-  const device = await vhostUser(options)
+  const device = await connected(options)
   const memory = mmapMemory(4 << 20, { backing: "memfd" })
   const { transport, driver } = machine("virtio-pci with MSI-X", device, memory)
   closers.push(
