@@ -3,10 +3,6 @@ import { type BackedRegion, GuestMemoryMap, heapRegion } from "@virtkit/memory"
 import { createQueue, type QueueOptions, type QueueState, type SavedChain } from "@virtkit/virtqueue"
 
 const PAGE = 4096
-/** 2.8.13. */
-const VIRTQ_DESC_F_NEXT = 1
-/** Wrap counter of a position in a packed ring. */
-const WRAP = 0x8000
 
 /**
  * The chains that begin at `heads`, which a process before this one took from a split ring: as they are in the descriptor
@@ -62,36 +58,7 @@ export function whereToGoOn(state: QueueState, memory: GuestMemory): number | un
   return state.nextUsed
 }
 
-/**
- * Whether the chains in flight on a packed ring lie untouched in it from where the next used descriptor goes: then they, and no
- * others, are taken again from there. While one that was taken later has gone back already, what was written for that lies over
- * the first ones.
- */
-export function isTail({ size, desc, nextUsed, inFlight }: QueueState, memory: GuestMemory): boolean {
-  let slot = nextUsed & 0x7fff
-  for (const chain of inFlight) {
-    const last = desc + 16 * ((slot + chain.slots - 1) % size)
-    const isEnd = (memory.readUint16(last + 14) & VIRTQ_DESC_F_NEXT) === 0
-    if (isDone(chain) || !isEnd || memory.readUint16(last + 12) !== chain.id) return false
-    slot = (slot + chain.slots) % size
-  }
-  return true
-}
-
-/** A position in a packed ring as a base: the next chain is taken where the next one is given back. */
-export function twice(position: number): number {
-  return position * 0x1_0001
-}
-
-/**
- * Where a packed ring goes on: where chains are given back, since this side has none in flight. DPDK's driver leaves that half
- * out when it starts a ring.
- */
-export function packedStart(base: number): number {
-  return base === WRAP ? WRAP : base >>> 16
-}
-
 /** The device is done with it, and it waits for others to go back first (VIRTIO_F_IN_ORDER): it must not be done again. */
-function isDone({ written }: SavedChain): boolean {
+export function isDone({ written }: SavedChain): boolean {
   return written !== null
 }

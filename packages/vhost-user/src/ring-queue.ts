@@ -1,11 +1,11 @@
 import type { Chain, Queue } from "@virtkit/interface"
 import type { DeviceQueue, QueueState } from "@virtkit/virtqueue"
-import type { InflightQueue } from "./inflight.js"
+import type { InflightLog } from "./inflight-log.js"
 
 /** What a {@link RunningQueue} has to know of its ring. */
 export interface RunningRing {
   /** Where to write down what is in flight, if the front end wants that. */
-  readonly inflight: InflightQueue | undefined
+  readonly log: InflightLog | undefined
   /** Chains go back in the order in which they came. */
   readonly inOrder: boolean
   /** Up to where the driver has got chains back: used.idx, or the base that stands for it. */
@@ -27,10 +27,10 @@ export class RunningQueue implements Queue {
   /** Chains that were in flight when it was made. */
   readonly resumed: number
   readonly #ring: RunningRing
-  readonly #inflight: InflightQueue | undefined
-  /** With `inOrder`, heads that are written down as in flight, as they came, and which of them the device is done with. */
-  readonly #heads: number[] = []
-  readonly #done: Uint8Array
+  readonly #log: InflightLog | undefined
+  /** With `inOrder`, chains that are written down as in flight, as they came, and which of them the device is done with. */
+  readonly #order: Chain[] = []
+  readonly #done = new Set<Chain>()
   #malformed = 0
   #stopping = false
   #whenStopped: ((base: number) => void) | undefined
@@ -43,8 +43,7 @@ export class RunningQueue implements Queue {
     this.inner = inner
     this.resumed = inFlight.length
     this.#ring = ring
-    this.#inflight = ring.inflight
-    this.#done = new Uint8Array(inner.size)
+    this.#log = ring.log
   }
 
   get broken(): boolean {
@@ -54,35 +53,37 @@ export class RunningQueue implements Queue {
   pop(): Chain | undefined {
     if (this.#stopping) return undefined
     const chain = this.inner.pop()
-    const inflight = this.#inflight
-    if (inflight !== undefined) {
+    const log = this.#log
+    if (log !== undefined) {
       const { malformed } = this.inner.counters
       // Those went back by themselves, and with them all that was pushed.
       if (malformed !== this.#malformed) {
         this.#malformed = malformed
-        inflight.gave(this.#ring.usedIndex())
+        log.gave()
       }
       if (chain !== undefined) {
-        inflight.took(chain.head)
-        if (this.#ring.inOrder) this.#heads.push(chain.head)
+        log.took(chain)
+        if (this.#ring.inOrder) this.#order.push(chain)
       }
     }
     return chain
   }
 
   push(chain: Chain, written: number): void {
-    if (this.#inflight !== undefined) this.#gives(this.#inflight, chain.head)
+    if (this.#log !== undefined) this.#gives(this.#log, chain)
     this.inner.push(chain, written)
+    this.#log?.given()
   }
 
   unpop(chain: Chain): void {
-    this.#heads.pop()
     this.inner.unpop(chain)
+    this.#order.pop()
+    this.#log?.unpopped(chain)
   }
 
   flush(): void {
     this.inner.flush()
-    this.#inflight?.gave(this.#ring.usedIndex())
+    this.#log?.gave()
     if (this.#stopping) this.#look()
   }
 
@@ -115,30 +116,26 @@ export class RunningQueue implements Queue {
   }
 
   /** With `inOrder` a chain goes back with all that came before it, not sooner. */
-  #gives(inflight: InflightQueue, head: number): void {
+  #gives(log: InflightLog, chain: Chain): void {
     if (!this.#ring.inOrder) {
-      inflight.gives(head)
+      log.gives(chain)
       return
     }
-    this.#done[head] = 1
-    while (this.#heads.length > 0 && this.#done[this.#heads[0]!] === 1) {
-      const first = this.#heads.shift()!
-      this.#done[first] = 0
-      inflight.gives(first)
-    }
+    this.#done.add(chain)
+    while (this.#done.delete(this.#order[0]!)) log.gives(this.#order.shift()!)
   }
 
   #look(): void {
     if (this.#whenStopped === undefined) return
     if (!this.broken) {
       this.inner.flush()
-      this.#inflight?.gave(this.#ring.usedIndex())
+      this.#log?.gave()
     }
     // Nothing good comes of a broken ring, and nobody waits for it.
     const base = this.broken ? this.#ring.usedIndex() : this.#ring.tail()
     if (base === undefined) return
     this.inner.close()
-    this.#inflight?.clear()
+    this.#log?.clear()
     this.#whenStopped(base)
     this.#whenStopped = undefined
   }

@@ -9,9 +9,11 @@ import {
 } from "@virtkit/virtqueue"
 import { VhostUserError } from "./error.js"
 import type { FrontEndMemory } from "./guest-memory.js"
-import type { InflightQueue } from "./inflight.js"
+import { PackedLog, splitLog } from "./inflight-log.js"
+import type { InflightRegion } from "./inflight-region.js"
 import type { VringAddresses } from "./payload.js"
-import { isTail, packedStart, takenChains, twice, whereToGoOn } from "./recover.js"
+import { takenChains, whereToGoOn } from "./recover.js"
+import { advance, isTail, isUsed, packedStart, takenPackedChains, twice } from "./recover-packed.js"
 import { RunningQueue } from "./ring-queue.js"
 
 /** What is needed to run a ring. */
@@ -20,7 +22,7 @@ export interface RingEnvironment {
   /** Negotiated features. */
   readonly features: bigint
   /** Where to write down what is in flight, if the front end wants that. */
-  readonly inflight: InflightQueue | undefined
+  readonly inflight: InflightRegion | undefined
   onBroken(reason: string): void
 }
 
@@ -82,8 +84,9 @@ export class Ring {
     return this.running
   }
 
-  #runSplit(queue: DeviceQueue, options: MadeOptions, inflight: InflightQueue | undefined): RunningQueue {
+  #runSplit(queue: DeviceQueue, options: MadeOptions, region: InflightRegion | undefined): RunningQueue {
     const { memory } = options
+    const inflight = region?.split(this.index)
     const usedIndex = () => memory.readUint16(options.used + 2)
     const nextUsed = usedIndex()
     const heads = (inflight?.begin(nextUsed) ?? []).filter((head) => head < this.size)
@@ -91,21 +94,29 @@ export class Ring {
     const nextAvail = (nextUsed + inFlight.length) & 0xffff
     this.#restore(queue, { ...stateOf(options), nextAvail, nextUsed, inFlight })
     const tail = () => whereToGoOn(queue.state() as QueueState, memory)
-    return new RunningQueue(queue, { inflight, inOrder: options.inOrder, usedIndex, tail })
+    const log = inflight && splitLog(inflight, usedIndex)
+    return new RunningQueue(queue, { log, inOrder: options.inOrder, usedIndex, tail })
   }
 
-  /** Nothing in guest memory says where a packed ring goes on, so that the front end has to be believed. */
-  #runPacked(queue: DeviceQueue, options: MadeOptions, inflight: InflightQueue | undefined): RunningQueue {
-    const name = `queue ${this.index}`
-    if (inflight !== undefined) {
-      throw new VhostUserError(`${name}: what is in flight on a packed ring cannot be written down`)
-    }
+  /**
+   * Nothing in guest memory says where a packed ring goes on: what an earlier process wrote down does, or else the front end has
+   * to be believed.
+   */
+  #runPacked(queue: DeviceQueue, options: MadeOptions, region: InflightRegion | undefined): RunningQueue {
+    const { memory } = options
     const start = packedStart(this.base)
-    this.#restore(queue, { ...stateOf(options), nextAvail: start, nextUsed: start, inFlight: [] })
+    const inflight = region?.packed(this.index)
+    const isShown = (position: number) => isUsed(options, position)
+    const { position, taken } = inflight?.begin(start, isShown) ?? { position: start, taken: [] }
+    const inFlight = takenPackedChains(options, memory.borrowed, taken)
+    const nextAvail = advance(position, inFlight, this.size)
+    this.#restore(queue, { ...stateOf(options), nextAvail, nextUsed: position, inFlight })
     const state = () => queue.state() as QueueState
     const usedIndex = () => twice(state().nextUsed)
-    const tail = () => (isTail(state(), options.memory) ? usedIndex() : undefined)
-    return new RunningQueue(queue, { inflight, inOrder: options.inOrder, usedIndex, tail })
+    const tail = () => (isTail(state(), memory) ? usedIndex() : undefined)
+    const entries = taken.map(({ entry }) => entry)
+    const log = inflight && new PackedLog(inflight, queue, options, entries)
+    return new RunningQueue(queue, { log, inOrder: options.inOrder, usedIndex, tail })
   }
 
   #restore(queue: DeviceQueue, state: QueueState): void {

@@ -135,7 +135,7 @@ export class Runner {
     const queue = ring.run({
       memory: this.#memory,
       features,
-      inflight: this.inflight?.queue(index),
+      inflight: this.inflight,
       onBroken: (reason) => {
         ring.err?.signal()
         this.#giveUp(`queue ${index}: ${reason}`)

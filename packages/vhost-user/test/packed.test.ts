@@ -1,8 +1,10 @@
 import { closeSync } from "node:fs"
+import type { Chain } from "@virtkit/interface"
 import { EventFd } from "@virtkit/native"
 import { EchoDevice, PackedRingDriver } from "@virtkit/testkit"
 import type { ServeOptions } from "@virtkit/vhost-user"
 import { describe, expect, it } from "vitest"
+import type { RunningQueue } from "../src/ring-queue.js"
 import { connect, keep, serving, text, until } from "./fixture.js"
 import { concat, type FrontEnd, inflight, REQ, USER_OFFSET, u32, u64 } from "./front-end.js"
 
@@ -16,6 +18,13 @@ function holding() {
   return device
 }
 
+/** The readable bytes of a chain. */
+function read(chain: Chain): string {
+  const bytes = new Uint8Array(chain.readableBytes)
+  chain.copyOut(0, bytes)
+  return new TextDecoder().decode(bytes)
+}
+
 /** A packed ring in the memory of a front end. */
 class PackedRing {
   readonly driver: PackedRingDriver
@@ -23,9 +32,11 @@ class PackedRing {
   readonly #kick = keep(new EventFd())
   readonly #call = keep(new EventFd())
 
-  constructor(front: FrontEnd, size: number) {
+  /** `driver`: of the same ring, over another connection. */
+  constructor(front: FrontEnd, size: number, driver?: PackedRingDriver, inOrder = false) {
     this.#front = front
-    this.driver = new PackedRingDriver({ memory: front.memory, allocator: front.allocator, size })
+    const { memory, allocator } = front
+    this.driver = driver ?? new PackedRingDriver({ memory, allocator, size, inOrder })
   }
 
   start(base: number): void {
@@ -100,7 +111,7 @@ describe("packed rings over vhost-user", () => {
     await until(() => ring.driver.reap().length === 1)
   })
 
-  it("turns away a base outside of the ring, and memory for what is in flight", async () => {
+  it("turns away a base outside of the ring, and memory that was made for split rings", async () => {
     const { path, reasons } = serving(new EchoDevice(), undefined, rings)
     const front = connect(path)
     await front.begin(1n | PACKED)
@@ -110,12 +121,118 @@ describe("packed rings over vhost-user", () => {
 
     const other = connect(path)
     await other.begin(1n | PACKED)
-    const { payload, fds } = await other.ask(REQ.GET_INFLIGHT_FD, inflight(0, 0, 1, 8))
-    const size = Number(payload.getBigUint64(0, true))
-    other.send(REQ.SET_INFLIGHT_FD, inflight(size, 0, 1, 8), fds)
+    const { fds } = await other.ask(REQ.GET_INFLIGHT_FD, inflight(0, 0, 1, 8))
+    other.send(REQ.SET_INFLIGHT_FD, inflight(192, 0, 1, 8), fds)
     new PackedRing(other, 8).start(0x8000)
     await until(() => reasons.length === 2)
-    expect(reasons[1]).toMatch(/on a packed ring cannot be written down/)
+    expect(reasons[1]).toMatch(/192 bytes, packed rings need 320/)
+    for (const fd of fds) closeSync(fd)
+  })
+
+  it.each([0n, IN_ORDER])(
+    "take up what was in flight when the process was killed, features 0x%x",
+    async (order) => {
+      const first = holding()
+      const one = serving(first, undefined, rings)
+      const before = connect(one.path)
+      await before.begin(1n | PACKED | order)
+      const { payload, fds } = await before.ask(REQ.GET_INFLIGHT_FD, inflight(0, 0, 1, 8))
+      const size = Number(payload.getBigUint64(0, true))
+      before.send(REQ.SET_INFLIGHT_FD, inflight(size, 0, 1, 8), fds)
+      const ring = new PackedRing(before, 8, undefined, order !== 0n)
+      const { driver } = ring
+      // Most of a lap is over, so that what is in flight goes on over the end.
+      first.holds = false
+      ring.start(0x8000)
+      for (const word of ["x", "y", "z"]) driver.add({ readable: [text(word)], writable: [1] })
+      ring.kick()
+      await until(() => driver.reap().length === 0 && driver.inFlight === 0)
+      first.holds = true
+      const chains = ["a", "b", "c"].map((word) => driver.add({ readable: [text(word)], writable: [1] }))
+      ring.kick()
+      await until(() => first.held.length === 3)
+      // The second is given back, over the descriptors of the first; the third is, too, but not shown any more.
+      const { queue } = first.held[0]!
+      queue.push(first.held[order === 0n ? 1 : 0]!.chain, 1)
+      queue.flush()
+      queue.push(first.held[2]!.chain, 1)
+      expect(driver.reap()).toEqual([chains[order === 0n ? 1 : 0]])
+      await one.server.close()
+
+      const second = holding()
+      const two = serving(second, undefined, rings)
+      const resumed: number[][] = []
+      two.server.on("resumed", (...what) => resumed.push(what))
+      const after = connect(two.path, before)
+      await after.begin(1n | PACKED | order)
+      after.send(REQ.SET_INFLIGHT_FD, inflight(size, 0, 1, 8), fds)
+      const late = driver.add({ readable: [text("d")], writable: [1] })
+      driver.publish()
+      // A base of long ago: what was written down counts.
+      new PackedRing(after, 8, driver).start(0x8000)
+      await until(() => second.held.length === 3)
+      const left = [chains[order === 0n ? 0 : 1]!, chains[2]!, late]
+      expect(second.held.map(({ chain }) => chain.head)).toEqual(left.map(({ head }) => head))
+      expect(second.held.map(({ chain }) => read(chain))).toEqual([order === 0n ? "a" : "b", "c", "d"])
+      expect(resumed).toEqual([[0, 2]])
+      second.release()
+      await until(() => driver.reap().length === 0 && driver.inFlight === 0)
+      expect([...chains, late].map(({ written }) => written)).toEqual([1, 1, 1, 1])
+      for (const fd of fds) closeSync(fd)
+    },
+  )
+
+  it("are done with what the driver saw, though the process was killed before it wrote that down", async () => {
+    const first = holding()
+    const one = serving(first, undefined, rings)
+    const before = connect(one.path)
+    await before.begin(1n | PACKED)
+    const { payload, fds } = await before.ask(REQ.GET_INFLIGHT_FD, inflight(0, 0, 1, 8))
+    const size = Number(payload.getBigUint64(0, true))
+    before.send(REQ.SET_INFLIGHT_FD, inflight(size, 0, 1, 8), fds)
+    const ring = new PackedRing(before, 8)
+    const { driver } = ring
+    ring.start(0x8000)
+    const chains = ["a", "b"].map((word) => driver.add({ readable: [text(word)], writable: [1] }))
+    ring.kick()
+    await until(() => first.held.length === 2)
+    const { queue, chain } = first.held[0]!
+    queue.push(chain, 1)
+    ;(queue as RunningQueue).inner.flush()
+    expect(driver.reap()).toEqual([chains[0]])
+    await one.server.close()
+
+    const second = holding()
+    const after = connect(serving(second, undefined, rings).path, before)
+    await after.begin(1n | PACKED)
+    after.send(REQ.SET_INFLIGHT_FD, inflight(size, 0, 1, 8), fds)
+    new PackedRing(after, 8, driver).start(0x8000)
+    await until(() => second.held.length === 1)
+    expect(read(second.held[0]!.chain)).toBe("b")
+    second.release()
+    await until(() => driver.reap().length === 0 && driver.inFlight === 0)
+    for (const fd of fds) closeSync(fd)
+  })
+
+  it("leave nothing in flight at an orderly stop", async () => {
+    const device = holding()
+    const front = connect(serving(device, undefined, rings).path)
+    await front.begin(1n | PACKED)
+    const { payload, fds } = await front.ask(REQ.GET_INFLIGHT_FD, inflight(0, 0, 1, 8))
+    const size = Number(payload.getBigUint64(0, true))
+    front.send(REQ.SET_INFLIGHT_FD, inflight(size, 0, 1, 8), fds)
+    const ring = new PackedRing(front, 8)
+    ring.start(0x8000)
+    for (const word of ["a", "b"]) ring.driver.add({ readable: [text(word)], writable: [1] })
+    ring.kick()
+    await until(() => device.held.length === 2)
+    const base = await front.stopRing(0)
+    expect(base).toBe(0x8000_8000)
+    device.held.length = 0
+    ring.start(base)
+    await until(() => device.held.length === 2)
+    device.release()
+    await until(() => ring.driver.reap().length === 2)
     for (const fd of fds) closeSync(fd)
   })
 })

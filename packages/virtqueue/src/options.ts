@@ -57,6 +57,9 @@ export interface DeviceQueue extends Queue, Stateful {
   readonly lastError: string | undefined
   /** Chains popped and not pushed. */
   readonly inFlight: number
+  /** Where the next chain is taken and where the next one is given back, 16 bits each: see `QueueState`. */
+  readonly nextAvail: number
+  readonly nextUsed: number
   /** For a reset: from now on nothing is popped and guest memory is not touched, late pushes included. */
   close(): void
 }

@@ -74,6 +74,14 @@ export class RingQueue implements DeviceQueue {
     return this.#inFlight
   }
 
+  get nextAvail(): number {
+    return this.#ring.nextAvail
+  }
+
+  get nextUsed(): number {
+    return this.#ring.nextUsed
+  }
+
   pop(): Chain | undefined {
     if (this.#closed || this.#broken) return undefined
     if (this.#waiting.length > 0) return this.#hand(this.#waiting.pop()!)

@@ -14,6 +14,18 @@ describe.each(RINGS)("state of a queue on a $ring ring", ({ packed }) => {
     expect(() => queue.restore(queue.state())).toThrow(StateError)
   })
 
+  it("says where it is, as the queue itself does", () => {
+    const { driver, queue } = make()
+    for (let left = 3; left > 0; left--) driver.add({ writable: [1] })
+    driver.publish()
+    queue.push(queue.pop()!, 0)
+    queue.pop()
+    queue.flush()
+    const lap = packed ? 0x8000 : 0
+    expect([queue.nextAvail, queue.nextUsed]).toEqual([lap | 2, lap | 1])
+    expect(queue.state()).toMatchObject({ nextAvail: queue.nextAvail, nextUsed: queue.nextUsed })
+  })
+
   it("has chains of many buffers", () => {
     const { driver, queue, memory } = make({ size: 64 })
     driver.add({ readable: new Array(20).fill(bytes(1, 2)), writable: new Array<number>(20).fill(3) })

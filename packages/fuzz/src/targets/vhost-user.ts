@@ -87,6 +87,7 @@ const u64 = (low: number, high = 0) => new Output().u32(low, high).input
 const region = () => new Output().u32(GUEST, 0, MEMORY, 0, GUEST, USER_HIGH, 0, 0)
 const state = (value: number) => (index: number) => new Output().u32(index, value).input
 const VERSION_1_AND_PROTOCOL = [0x4000_0001, 1] as const
+const VERSION_1_AND_PROTOCOL_AND_PACKED = [0x4000_0001, 5] as const
 
 /** Requests that a front end sends, those of a start first. */
 const REQUESTS: readonly Known[] = [
@@ -120,6 +121,7 @@ const REQUESTS: readonly Known[] = [
   { code: 4, fd: NO_FD, payload: nothing },
   { code: 21, fd: EVENT_FD, payload: nothing },
   { code: 99, fd: NO_FD, payload: nothing },
+  { code: 2, fd: NO_FD, payload: () => u64(...VERSION_1_AND_PROTOCOL_AND_PACKED) },
 ]
 const KICK = REQUESTS.length
 
@@ -239,9 +241,16 @@ function seeds(): Uint8Array[] {
     [6, 8 | 2 | index, 4, Math.log2(QUEUE_SIZES[index]!)],
     ...[7, 8, 9, 10, 11].map((which) => [which, 8 | index]),
   ])
+  // The same with packed rings, and with memory for what is in flight.
+  const packed = [...start, [REQUESTS.length - 1, 8], [18, 8], ...queues, [KICK, 0], [12, 8], ...queues]
   const begun = [...start, ...queues, [KICK, 0]]
   const others = REQUESTS.map((_, which) => Uint8Array.from([...begun, [which, 8], [KICK, 0]].flat()))
-  return [Uint8Array.from(begun.flat()), ...others, ...REQUESTS.map((_, which) => Uint8Array.of(which, 8))]
+  return [
+    Uint8Array.from(begun.flat()),
+    Uint8Array.from(packed.flat()),
+    ...others,
+    ...REQUESTS.map((_, which) => Uint8Array.of(which, 8)),
+  ]
 }
 
 export const target: FuzzTarget = {
