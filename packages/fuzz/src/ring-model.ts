@@ -1,5 +1,5 @@
 import type { GuestMemory } from "@virtkit/interface"
-import { packedChain, type ReferenceChain, splitChain } from "./ring-reference.js"
+import { availableSlots, packedChain, type ReferenceChain, splitChain } from "./ring-reference.js"
 
 export interface RingModelOptions {
   readonly memory: GuestMemory
@@ -38,12 +38,15 @@ export class RingModel {
   #known: number
   /** Packed: slots that the driver does not have back. */
   #slots = 0
+  /** Packed: up to there slots of this lap were available when they were last looked at, which is when none of them is left. */
+  #seen: number
 
   constructor(options: RingModelOptions) {
     this.#options = options
     this.nextAvail = options.start
     this.nextUsed = options.start
     this.#known = options.start
+    this.#seen = options.start & 0x7fff
   }
 
   /** The next chain that keeps the rules. Those before it that do not go back at once. */
@@ -83,6 +86,7 @@ export class RingModel {
   /** The device side was replaced by another one that goes on from the saved state. */
   restored(): void {
     this.#known = this.nextAvail
+    this.#seen = this.nextAvail & 0x7fff
   }
 
   #refuse(chain: ReferenceChain): void {
@@ -94,7 +98,9 @@ export class RingModel {
     const taken = { ...chain, done: false, written: 0 }
     this.#busy.add(chain.head)
     this.#slots += chain.slots
+    const before = this.nextAvail & 0x7fff
     this.nextAvail = this.#moved(this.nextAvail, chain.slots)
+    if (before + chain.slots >= this.#seen) this.#seen = this.nextAvail & 0x7fff
     if (this.#options.inOrder) this.#order.push(taken)
     return taken
   }
@@ -121,7 +127,11 @@ export class RingModel {
   #nextPacked(): ReferenceChain | undefined | "broken" {
     const { memory, size, desc, indirect } = this.#options
     const [slot, wrap] = [this.nextAvail & 0x7fff, (this.nextAvail & 0x8000) !== 0]
-    return packedChain(memory, desc, size, indirect, size - this.#slots, slot, wrap)
+    const room = size - this.#slots
+    if (slot === this.#seen) {
+      this.#seen += availableSlots(memory, desc, slot, wrap, Math.min(room, size - slot))
+    }
+    return packedChain(memory, desc, size, indirect, room, slot, wrap, this.#seen)
   }
 
   #moved(position: number, slots: number): number {

@@ -54,7 +54,8 @@ export function splitChain(
 
 /**
  * The chain at slot `slot` of a packed ring (virtio 1.3, section 2.8), of which the device may take `room` slots;
- * undefined when there is none, "broken" when nothing there can be a chain.
+ * undefined when there is none, "broken" when nothing there can be a chain. Slots below `seen` were available when the device
+ * looked, and are its own since then, whatever the driver makes of them.
  */
 export function packedChain(
   memory: GuestMemory,
@@ -64,14 +65,12 @@ export function packedChain(
   room: number,
   slot: number,
   wrap: boolean,
+  seen: number,
 ): ReferenceChain | undefined | "broken" {
   const at = (index: number) => read(memory, desc + DESCRIPTOR.BYTES * index, 14)
-  const available = (flags: number, counter: boolean) =>
-    ((flags & PACKED_DESCRIPTOR.AVAIL) !== 0) === counter &&
-    ((flags & PACKED_DESCRIPTOR.USED) !== 0) !== counter
   let [index, counter] = [slot, wrap]
   let found = at(index)
-  if (!available(found.flags, counter)) return undefined
+  if (slot >= seen && !isAvailable(found.flags, counter)) return undefined
   if (room === 0) return "broken"
   if ((found.flags & (DESCRIPTOR.NEXT | DESCRIPTOR.INDIRECT)) === DESCRIPTOR.INDIRECT) {
     const buffers: Buffers = []
@@ -95,8 +94,31 @@ export function packedChain(
     index++
     if (index === size) [index, counter] = [0, !counter]
     found = at(index)
-    if (!available(found.flags, counter)) return "broken"
+    const isOwn = legal && counter === wrap && index < seen
+    if (!isOwn && !isAvailable(found.flags, counter)) return "broken"
   }
+}
+
+/** 2.8.1: whether a descriptor with these flags is available in a lap with that wrap counter. */
+function isAvailable(flags: number, counter: boolean): boolean {
+  return (
+    ((flags & PACKED_DESCRIPTOR.AVAIL) !== 0) === counter &&
+    ((flags & PACKED_DESCRIPTOR.USED) !== 0) !== counter
+  )
+}
+
+/** How many slots from that one on are available, of `most`. */
+export function availableSlots(
+  memory: GuestMemory,
+  desc: number,
+  slot: number,
+  wrap: boolean,
+  most: number,
+): number {
+  let count = 0
+  while (count < most && isAvailable(read(memory, desc + DESCRIPTOR.BYTES * (slot + count), 14).flags, wrap))
+    count++
+  return count
 }
 
 /** `flags` is at offset 12 or 14 of a descriptor, the other word is what is at the other. */

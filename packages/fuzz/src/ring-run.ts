@@ -91,14 +91,7 @@ export class RingRun {
     const wasMalformed = model.malformed
     const expected = model.broken ? undefined : again ? this.#again.shift() : model.pop()
     const chain = this.#queue.pop()
-    if (this.#queue.broken !== model.broken) {
-      // Packed: it remembers that a slot was available, and that the driver took one back breaks the ring.
-      must(
-        this.#queue.broken && this.#shape.packed && expected === undefined,
-        "broken is not what it must be",
-      )
-      model.broken = true
-    }
+    must(this.#queue.broken === model.broken, "broken is not what it must be")
     if (this.#queue.lastError !== undefined) this.events.add(withoutNumbers(this.#queue.lastError))
     if (!again && model.malformed > wasMalformed) this.#disturbed = false
     must((chain === undefined) === (expected === undefined), `${chain ? "a" : "no"} chain, which is wrong`)
