@@ -30,6 +30,8 @@ export interface DriverTask {
 export interface Measured {
   /** Requests a second. */
   readonly rate: number
+  /** The same of the tenth of short rounds that was the quickest: in the others, on a machine with other work, one side waits to run. */
+  readonly quickRate: number
   /** Microseconds. */
   readonly median: number
   readonly p999: number
@@ -49,6 +51,7 @@ interface Connected {
 }
 
 const MAX_SAMPLES = 1 << 20
+const ROUND_MS = 10
 const samples = new Float64Array(MAX_SAMPLES)
 
 const task = JSON.parse(process.argv[2]!) as DriverTask
@@ -115,6 +118,9 @@ function measure({ front, rings, pid }: Connected, workload: Workload): Measured
   let began = 0
   let end = now + task.warmUpMs
   let done = 0
+  const rounds: number[] = []
+  let roundEnd = 0
+  let roundDone = 0
   let result = { rate: 0, cpuSeconds: 0 }
   while (inFlight > 0) {
     let reaped = 0
@@ -139,6 +145,7 @@ function measure({ front, rings, pid }: Connected, workload: Workload): Measured
         cpuBefore = cpuSeconds(pid)
         began = performance.now()
         end = began + task.measuredMs
+        roundEnd = began + ROUND_MS
       } else {
         measuring = false
         ending = true
@@ -148,6 +155,11 @@ function measure({ front, rings, pid }: Connected, workload: Workload): Measured
         }
       }
     }
+    if (measuring && reaped > 0 && now >= roundEnd) {
+      rounds.push((1000 * (done - roundDone)) / (now - roundEnd + ROUND_MS))
+      roundDone = done
+      roundEnd = now + ROUND_MS
+    }
     if (polling || reaped > 0) continue
     let ready = false
     for (const ring of rings) if (ring.enableInterrupt()) ready = true
@@ -155,8 +167,10 @@ function measure({ front, rings, pid }: Connected, workload: Workload): Measured
       throw new Error(`no interrupt for 5 s: ${rings.map((ring) => ring.describe()).join("; ")}`)
   }
   const sorted = samples.subarray(0, Math.min(done, MAX_SAMPLES)).sort()
+  rounds.sort((a, b) => a - b)
   return {
     ...result,
+    quickRate: rounds[Math.floor(0.9 * rounds.length)]!,
     median: 1000 * sorted[Math.floor(0.5 * sorted.length)]!,
     p999: 1000 * sorted[Math.floor(0.999 * sorted.length)]!,
   }
