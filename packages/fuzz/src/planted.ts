@@ -81,7 +81,7 @@ export const PLANTS: readonly Plant[] = [
   },
   {
     target: "vhost-user",
-    file: "vhost-user/dist/session.js",
+    file: "vhost-user/dist/vring-requests.js",
     from: "const wrong = num < 1 || num > most;",
     to: "const wrong = num < 1;",
     defect: "a ring larger than the device has it",
