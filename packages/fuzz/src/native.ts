@@ -48,8 +48,11 @@ export const NATIVE_TARGETS: Readonly<Record<string, NativeTarget>> = {
   },
 }
 
-/** libFuzzer's own limits: seconds of one run, MiB, bytes of an input. */
-const LIMITS = ["-timeout=10", "-rss_limit_mb=2048", "-max_len=2048"]
+/**
+ * libFuzzer's own limits: seconds of one run, MiB, bytes of an input. The seconds are those of a clock: on a machine that has too much
+ * to do, a run may get no processor for a while.
+ */
+const LIMITS = ["-timeout=60", "-rss_limit_mb=2048", "-max_len=2048"]
 const MINIMISE_SECONDS = 10
 const FLAGS = ["-std=c++20", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined", "-D_GNU_SOURCE"]
 const SANITIZERS = "address,undefined"
