@@ -191,8 +191,8 @@ export class Executor implements BlockSession {
   }
 
   /**
-   * Takes what is there, from all queues, and looks for more until there has been none for the length of the window. The driver need
-   * not notify meanwhile, nor completions wake the event loop. Goes on in a later turn when this one has lasted long enough.
+   * Takes what is there, from all queues, and looks for more until there has been none for the length of the window, or the disk has
+   * to be waited for. The driver need not notify meanwhile, nor completions wake the event loop. Goes on in a later turn when this one has lasted long enough.
    */
   #look(): void {
     const window = this.#window!
@@ -207,8 +207,10 @@ export class Executor implements BlockSession {
       const now = clock[0]!
       if (!this.#active) return
       if (worked) {
+        window.worked()
         end = now + length
-      } else if (now >= end) {
+      } else if (now >= end || this.inFlight > 0) {
+        // What the kernel works on may need this very processor: its completion wakes the event loop.
         break
       }
       if (now >= turnEnd) {
@@ -218,7 +220,6 @@ export class Executor implements BlockSession {
     }
     this.#looking = false
     if (length > 0) this.#backend.setPolling!(false)
-    window.ended()
     // The rate limit's timer comes back, for all queues.
     if (this.#limited) return
     for (let i = 0; i < queues.length; i++)

@@ -10,7 +10,7 @@ export class PollWindow {
   /** Milliseconds. */
   #window = 0
   readonly #clock: Float64Array
-  /** When the last work was there, before a look that ended in vain. */
+  /** When there was work last. */
   #lastWork = Number.NEGATIVE_INFINITY
 
   /** `most`: the longest window, microseconds. `clock`: see BlockBackend; performance.now() would allocate what it returns. */
@@ -33,8 +33,8 @@ export class PollWindow {
     }
   }
 
-  /** There was none for the length of the window. */
-  ended(): void {
-    this.#lastWork = this.#clock[0]! - this.#window
+  /** There is some. */
+  worked(): void {
+    this.#lastWork = this.#clock[0]!
   }
 }

@@ -9,7 +9,7 @@ describe("the window", () => {
     const clock = new Float64Array(1)
     const window = new PollWindow(64, clock)
     expect(window.length).toBe(0)
-    window.ended()
+    window.worked()
     clock[0] = 0.01
     const lengths: number[] = []
     for (let i = 0; i < 6; i++) {
@@ -22,15 +22,14 @@ describe("the window", () => {
   it("shrinks to nothing when work comes later than that", () => {
     const clock = new Float64Array(1)
     const window = new PollWindow(64, clock)
-    window.ended()
+    window.worked()
     for (let i = 0; i < 5; i++) window.woken()
     const lengths: number[] = []
     for (let at = 10; at < 60; at += 10) {
       clock[0] = at
       window.woken()
       lengths.push(window.length)
-      clock[0] = at + window.length
-      window.ended()
+      window.worked()
     }
     expect(lengths).toEqual([0.032, 0.016, 0.008, 0.004, 0])
   })
@@ -115,6 +114,21 @@ describe("a device that polls", () => {
     // Once for the time, once for completions.
     expect(polls).toBe(2)
     expect(polling).toEqual([])
+  })
+
+  it("leaves the processor to the kernel while that works on requests", () => {
+    busy()
+    let polls = 0
+    whenPolled = () => polls++
+    offer()
+    d.harness.kick(0)
+    expect(d.device.inFlight).toBe(1)
+    // For the time, after the request was taken, and once more in vain.
+    expect(polls).toBe(3)
+    expect(polling).toEqual([true, false])
+    polls = 0
+    backend.finish()
+    expect(polls).toBeGreaterThan(5)
   })
 
   it("bad-input #34: lets others have their turn, however much a driver asks for", async () => {
