@@ -33,7 +33,28 @@ describe("a device whose queues somebody else works on", () => {
     await driver.reset()
     // bad-input #27.
     queue!.interrupt()
+    queue!.connect(8, () => device.calls.push("late"))
     expect(interrupt.count).toBe(1)
+    expect(device.calls.includes("late")).toBe(false)
+  })
+
+  it("keeps those that nobody else works on", async () => {
+    const device = Object.assign(new EchoDevice(), { external: { ringFeatures: 0n, kicks: [100] } })
+    const { driver } = setup({ device })
+    await driver.start()
+    expect(device.context!.external!.map((queue) => queue?.size)).toEqual([16, undefined])
+  })
+
+  it("needs a reset when a write of configuration fails", async () => {
+    const device = new FarDevice()
+    const { driver, transport, errors } = setup({ device })
+    await driver.start()
+    device.writeConfig = () => Promise.reject(new Error("the other side is gone"))
+    await transport.write(0x100, 1, 42)
+    expect(errors.map(({ message }) => message)).toEqual([
+      "echo0 failed in writeConfig: the other side is gone",
+    ])
+    expect(driver.status & STATUS.DEVICE_NEEDS_RESET).not.toBe(0)
   })
 
   it("has a vCPU wait until a write of configuration is complete", async () => {
