@@ -9,6 +9,7 @@ import {
 import { VhostUserError } from "../error.js"
 import { closeFds } from "../message-reader.js"
 import { completeConfig, configIs, hasNetControl, missingFeatures, ownFeatures } from "./config-space.js"
+import { type DeviceLayout, layOut } from "./layout.js"
 import { serveNetControl, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MQ } from "./net-control.js"
 import type { VhostUserSettings } from "./options.js"
 import { QueueEvents } from "./queue-events.js"
@@ -57,7 +58,10 @@ export class VhostUserDevice extends EventEmitter<VhostUserDeviceEvents> impleme
   #retry: NodeJS.Timeout | undefined
   #closed: Promise<void> | undefined
 
-  /** Connects; see `vhostUser` for what it throws. */
+  /**
+   * Connects; see `vhostUser` for what it throws.
+   * @internal
+   */
   static async open(settings: VhostUserSettings): Promise<VhostUserDevice> {
     let device: VhostUserDevice | undefined
     const session = await BackEndSession.connect(settings, {
@@ -69,21 +73,9 @@ export class VhostUserDevice extends EventEmitter<VhostUserDeviceEvents> impleme
       },
     })
     try {
-      const config = new Uint8Array(settings.kind.configBytes)
-      const { theirs, needed } = configIs(settings)
-      if (theirs && session.hasConfig) await session.readConfig(config)
-      else if (needed) throw new VhostUserError("it has no configuration space (CONFIG)")
-      const units = settings.units ?? unitsOf(settings, session, config)
-      const { kind } = settings
-      const queues = kind.perUnit * units + kind.fixed
-      // Back ends of cards count pairs.
-      const counted = kind.name === "net" ? units : queues
-      if (counted > session.queueCount) {
-        throw new VhostUserError(`it has ${session.queueCount} queues, not ${counted}`)
-      }
-      completeConfig(config, settings, units)
+      const layout = await layOut(settings, session)
       if (session.isClosed) throw new VhostUserError("it has gone")
-      device = new VhostUserDevice(settings, session, { config, units, queues })
+      device = new VhostUserDevice(settings, session, layout)
       return device
     } catch (error) {
       session.close()
@@ -91,11 +83,7 @@ export class VhostUserDevice extends EventEmitter<VhostUserDeviceEvents> impleme
     }
   }
 
-  private constructor(
-    settings: VhostUserSettings,
-    session: BackEndSession,
-    layout: { config: Uint8Array; units: number; queues: number },
-  ) {
+  private constructor(settings: VhostUserSettings, session: BackEndSession, layout: DeviceLayout) {
     super()
     const { kind } = settings
     this.#settings = settings
@@ -335,12 +323,4 @@ export class VhostUserDevice extends EventEmitter<VhostUserDeviceEvents> impleme
 function forget(active: Activation): void {
   if (active.inflight !== undefined) closeFds([active.inflight.fd])
   active.inflight = undefined
-}
-
-/** As many as the configuration space and the number of queues say. */
-function unitsOf({ kind }: VhostUserSettings, session: BackEndSession, config: Uint8Array): number {
-  if (kind.countField === undefined || kind.perUnit === 0) return 1
-  const said = new DataView(config.buffer).getUint16(kind.countField, true)
-  const most = Math.floor((session.queueCount - kind.fixed) / kind.perUnit)
-  return Math.max(1, Math.min(said, most))
 }
