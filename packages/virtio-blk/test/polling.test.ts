@@ -43,7 +43,8 @@ describe("a device that polls", () => {
   let backend: ReturnType<typeof manualBackend>
   let d: Disk
 
-  beforeEach(async () => {
+  /** `features`: those that are negotiated. Default: all. */
+  async function start(features?: bigint): Promise<void> {
     whenPolled = () => {}
     polling = []
     clock = new Float64Array(1)
@@ -57,8 +58,9 @@ describe("a device that polls", () => {
       },
       setPolling: (on: boolean) => polling.push(on),
     })
-    d = await disk({ backend: polled, poll: 100 }, { queueSize: 16 })
-  })
+    d = await disk({ backend: polled, poll: 100 }, { queueSize: 16, ...(features && { features }) })
+  }
+  beforeEach(() => start())
 
   const offer = () => d.harness.ring(0).add({ readable: [header(0, 0)], writable: [512, 1] })
   const turn = () => new Promise((resolve) => setImmediate(resolve))
@@ -73,25 +75,36 @@ describe("a device that polls", () => {
     polling = []
   }
 
-  it("takes what comes while it looks, without a doorbell, and then waits for doorbells again", () => {
-    busy()
-    const { reads } = d.device.counters
-    let offered = 0
-    whenPolled = () => {
-      if (backend.pending.length > 0) backend.finish()
-      d.harness.ring(0).reap()
-      if (offered === 3) return
-      offered++
+  it.each([
+    ["with EVENT_IDX", undefined],
+    // VERSION_1, indirect descriptors, flush.
+    ["without", (1n << 32n) | (1n << 28n) | (1n << 9n)],
+  ])(
+    "takes what comes while it looks, without a doorbell, and then waits for doorbells again, %s",
+    async (_, features) => {
+      await start(features)
+      busy()
+      const { reads } = d.device.counters
+      let offered = 0
+      let polls = 0
+      whenPolled = () => {
+        // The first time is for the clock.
+        if (polls++ === 0) return
+        if (backend.pending.length > 0) backend.finish()
+        d.harness.ring(0).reap()
+        if (offered === 3) return
+        offered++
+        offer()
+        expect(d.harness.ring(0).publish()).toBe(false)
+      }
       offer()
-      expect(d.harness.ring(0).publish()).toBe(false)
-    }
-    offer()
-    d.harness.kick(0)
-    expect(d.device.counters.reads - reads).toBe(4)
-    expect(polling).toEqual([true, false])
-    offer()
-    expect(d.harness.ring(0).publish()).toBe(true)
-  })
+      d.harness.kick(0)
+      expect(d.device.counters.reads - reads).toBe(4)
+      expect(polling).toEqual([true, false])
+      offer()
+      expect(d.harness.ring(0).publish()).toBe(true)
+    },
+  )
 
   it("does nothing at all when there is nothing to do", async () => {
     busy()
