@@ -25,6 +25,8 @@ export function tally({ tests, testStatus, checks, checkStatus, ci }) {
   const skipped = tests.flatMap((report) => report.skipped)
   const passed = tests.reduce((sum, report) => sum + report.passed, 0) + (checks?.passed ?? 0)
   let failed = tests.reduce((sum, report) => sum + report.failed, 0)
+  const repeated = tests.flatMap((report) => report.repeated ?? [])
+  notes.push(...repeated.map((name) => `failed in its first lab, and was run again: ${name}`))
   if (failed === 0 && (testStatus !== 0 || passed === 0)) {
     failed += 1
     notes.push(`npm test ended with status ${testStatus}`)

@@ -8,6 +8,8 @@ import { appendFileSync } from "node:fs"
  * @property {number} passed
  * @property {number} failed failed tests, and errors outside of tests
  * @property {string[]} skipped names with the file and the reason, if the test gave one
+ * @property {Record<string, { passed: number, failed: number }>} files those in which something failed
+ * @property {string[]} [repeated] files that failed and were run again; they do not count here
  *
  * @typedef {object} Outcome what this uses of vitest's TestCase
  * @property {string} fullName
@@ -26,16 +28,20 @@ import { appendFileSync } from "node:fs"
  */
 export function summarise(modules, unhandledErrors) {
   /** @type {TestReport} */
-  const report = { passed: 0, failed: unhandledErrors.length, skipped: [] }
+  const report = { passed: 0, failed: unhandledErrors.length, skipped: [], files: {} }
   for (const module of modules) {
-    report.failed += module.errors().length > 0 ? 1 : 0
-    for (const suite of module.children.allSuites()) report.failed += suite.errors().length > 0 ? 1 : 0
+    const file = { passed: 0, failed: 0 }
+    file.failed += module.errors().length > 0 ? 1 : 0
+    for (const suite of module.children.allSuites()) file.failed += suite.errors().length > 0 ? 1 : 0
     for (const test of module.children.allTests()) {
       const { state, note } = test.result()
-      if (state === "passed") report.passed += 1
-      else if (state === "failed") report.failed += 1
+      if (state === "passed") file.passed += 1
+      else if (state === "failed") file.failed += 1
       else report.skipped.push(`${module.relativeModuleId} > ${test.fullName}${note ? ` [${note}]` : ""}`)
     }
+    report.passed += file.passed
+    report.failed += file.failed
+    if (file.failed > 0) report.files[module.relativeModuleId] = file
   }
   return report
 }

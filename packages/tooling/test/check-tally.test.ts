@@ -8,7 +8,7 @@ import { summarise } from "../vitest-report.mjs"
 import { linkModules, tree } from "./fixture.js"
 
 const green = {
-  tests: [{ passed: 10, failed: 0, skipped: [] as string[] }],
+  tests: [{ passed: 10, failed: 0, skipped: [] as string[], files: {} }],
   testStatus: 0,
   checks: { passed: 3, failed: 0 },
   checkStatus: 0,
@@ -18,7 +18,7 @@ const green = {
 describe("tally", () => {
   it("adds up tests and checks", () => {
     expect(tally(green)).toEqual({ passed: 13, failed: 0, skipped: 0, notes: [] })
-    const twice = { ...green, tests: [...green.tests, { passed: 1, failed: 2, skipped: [] }] }
+    const twice = { ...green, tests: [...green.tests, { passed: 1, failed: 2, skipped: [], files: {} }] }
     expect(
       tally({ ...twice, testStatus: 1, checks: { passed: 1, failed: 2 }, checkStatus: 1 }),
     ).toMatchObject({
@@ -33,13 +33,16 @@ describe("tally", () => {
     ["no test at all", { tests: [], checks: { passed: 0, failed: 0 } }],
     ["checks that never ran", { checks: undefined, checkStatus: 1 }],
     ["checks that were ended", { checkStatus: 124 }],
-    ["a test skipped without a reason in CI", { tests: [{ passed: 9, failed: 0, skipped: ["a > b"] }] }],
+    [
+      "a test skipped without a reason in CI",
+      { tests: [{ passed: 9, failed: 0, skipped: ["a > b"], files: {} }] },
+    ],
   ])("counts %s as a failure", (_, change) => {
     expect(tally({ ...green, ...change }).failed).toBe(1)
   })
 
   it("counts skipped tests outside CI as such", () => {
-    const tests = [{ passed: 9, failed: 0, skipped: ["a > b"] }]
+    const tests = [{ passed: 9, failed: 0, skipped: ["a > b"], files: {} }]
     expect(tally({ ...green, tests, ci: false })).toMatchObject({ failed: 0, skipped: 1 })
   })
 })
@@ -79,6 +82,7 @@ describe("the vitest reporter", () => {
       passed: 2,
       failed: 5,
       skipped: ["x.ts > c [no gold]", "x.ts > d", "y.ts > c [no gold]", "y.ts > d"],
+      files: { "x.ts": { passed: 1, failed: 1 }, "y.ts": { passed: 1, failed: 3 } },
     })
   })
 
