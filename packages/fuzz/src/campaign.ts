@@ -28,6 +28,9 @@ export interface CampaignResult {
   readonly failure: { readonly input: Uint8Array; readonly error: unknown } | undefined
 }
 
+/** Then the event loop has its turn: what devices' streams leave for it would fill the memory. */
+const RUNS_A_TURN = 256
+
 /** Runs a target with changed inputs until one fails or time is up. Which inputs follows from the seed and the corpus. */
 export async function campaign(target: FuzzTarget, options: CampaignOptions): Promise<CampaignResult> {
   const { corpus, runs: mostRuns, before } = options
@@ -49,6 +52,7 @@ export async function campaign(target: FuzzTarget, options: CampaignOptions): Pr
     } catch (error) {
       failure = { input, error }
     }
+    if (runs % RUNS_A_TURN === 0) await new Promise((resolve) => setImmediate(resolve))
   }
   const seconds = (performance.now() - start) / 1000
   return { runs, seconds, kept: [...new Set(shortest.values())], failure }
