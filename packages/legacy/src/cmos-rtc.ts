@@ -38,8 +38,8 @@ const UPDATE = 0x10
 const D_VALID = 0x80
 
 const MAX_TIMEOUT_MS = 2 ** 31 - 1
-/** More than the registers can express; within what Date can. */
-const MAX_OFFSET_MS = 2 ** 49
+/** More than the registers can express (255 centuries and 255 years, in binary); within what Date can. */
+const MAX_OFFSET_MS = 2 ** 50
 
 /**
  * The PC's real-time clock (MC146818) with its 128 bytes of CMOS memory, on 2 ports.

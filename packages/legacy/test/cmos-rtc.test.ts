@@ -280,3 +280,19 @@ it("hands its state to a new one, with the guest's own time and the alarm", () =
   }
   expect(rtc.state()).toEqual(good)
 })
+
+it("bad-input #31: what a guest set as far ahead as the registers go can be saved and restored", () => {
+  write(B, 0x86) // held; binary, 24 hours
+  for (const [index, value] of [
+    [CENTURY, 255],
+    [9, 255],
+    [8, 255],
+    [7, 255],
+  ] as const)
+    write(index, value)
+  write(B, 0x06)
+  const saved = structuredClone(rtc.state())
+  const before = time()
+  rtc.restore(saved)
+  expect(time()).toEqual(before)
+})
