@@ -27,8 +27,8 @@ export interface Reply {
   readonly fds?: readonly number[]
 }
 
-/** Parses 12 bytes. Throws {@link VhostUserError} for what cannot be the start of a request. */
-export function parseHeader(bytes: Uint8Array): Header {
+/** Parses 12 bytes of a message of either end. Throws {@link VhostUserError} for another version of the protocol. */
+export function decodeHeader(bytes: Uint8Array): Header {
   const view = new DataView(bytes.buffer, bytes.byteOffset, protocol.HEADER_BYTES)
   const header = {
     request: view.getUint32(0, true),
@@ -41,6 +41,12 @@ export function parseHeader(bytes: Uint8Array): Header {
       `message version ${version}, not ${protocol.VHOST_USER_VERSION}: not vhost-user?`,
     )
   }
+  return header
+}
+
+/** Parses 12 bytes. Throws {@link VhostUserError} for what cannot be the start of a request. */
+export function parseHeader(bytes: Uint8Array): Header {
+  const header = decodeHeader(bytes)
   if ((header.flags & protocol.FLAG_REPLY) !== 0) {
     throw new VhostUserError(`${ruleOf(header).name}: a reply where a request is due`)
   }

@@ -1,7 +1,7 @@
 import { Poller, UnixSocket, unixPair } from "@virtkit/native"
 import * as protocol from "../constants.js"
 import { VhostUserError } from "../error.js"
-import { encodeMessage, type Header, u64 } from "../message.js"
+import { decodeHeader, encodeMessage, type Header, u64 } from "../message.js"
 import { closeFds, EndOfConnection, type Message, MessageReader } from "../message-reader.js"
 import { type RequestName, requestCodes } from "./request-codes.js"
 
@@ -283,18 +283,7 @@ export class BackEnd {
 const NOTHING = new Uint8Array(0)
 
 function parseMessageHeader(bytes: Uint8Array): Header {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, protocol.HEADER_BYTES)
-  const header = {
-    request: view.getUint32(0, true),
-    flags: view.getUint32(4, true),
-    size: view.getUint32(8, true),
-  }
-  const version = header.flags & protocol.VERSION_MASK
-  if (version !== protocol.VHOST_USER_VERSION) {
-    throw new VhostUserError(
-      `message version ${version}, not ${protocol.VHOST_USER_VERSION}: not vhost-user?`,
-    )
-  }
+  const header = decodeHeader(bytes)
   if (header.size > protocol.MAX_PAYLOAD_BYTES) {
     throw new VhostUserError(`message ${header.request}: a payload of ${header.size} bytes`)
   }
