@@ -5,6 +5,7 @@
 #include <napi.h>
 #include <uv.h>
 
+#include <algorithm>
 #include <ctime>
 #include <memory>
 #include <optional>
@@ -65,6 +66,7 @@ class BlockEngine : public Napi::ObjectWrap<BlockEngine> {
                                                InstanceMethod<&BlockEngine::UnregisterFiles>("unregisterFiles"),
                                                InstanceMethod<&BlockEngine::Submit>("submit"),
                                                InstanceMethod<&BlockEngine::Poll>("poll"),
+                                               InstanceMethod<&BlockEngine::Cancel>("cancel"),
                                                InstanceMethod<&BlockEngine::SetPolling>("setPolling"),
                                                InstanceMethod<&BlockEngine::Close>("close"),
                                            }));
@@ -160,6 +162,7 @@ class BlockEngine : public Napi::ObjectWrap<BlockEngine> {
   }
 
   void Complete(IoJob* job, size_t index) {
+    job->inFlight = false;
     completedTags_[index] = job->tag;
     results_[index] = static_cast<double>(job->result);
     Free(job);
@@ -191,6 +194,7 @@ class BlockEngine : public Napi::ObjectWrap<BlockEngine> {
         completedNow_[completed++] = job;
         continue;
       }
+      job->inFlight = true;
       *link = last = job;
       link = &job->next;
       queued++;
@@ -246,6 +250,22 @@ class BlockEngine : public Napi::ObjectWrap<BlockEngine> {
     clock_gettime(CLOCK_MONOTONIC, &now);
     clock_[0] = static_cast<double>(now.tv_sec) * 1e3 + static_cast<double>(now.tv_nsec) / 1e6;
     return Napi::Number::New(info.Env(), static_cast<double>(Collect(0)));
+  }
+
+  Napi::Value Cancel(const Napi::CallbackInfo& info) {
+    Napi::Env env = info.Env();
+    const auto count = info.Length() > 0 && info[0].IsNumber() ? info[0].As<Napi::Number>().DoubleValue() : -1;
+    if (!(count >= 0 && count <= static_cast<double>(depth_))) ThrowRange(env, "BlockEngine.cancel: more tags than can be in flight");
+    if (inFlight_ == 0 || loop_ == nullptr) return Napi::Number::New(env, 0);
+    std::vector<uint32_t> tags(tags_.data(), tags_.data() + static_cast<size_t>(count));
+    std::sort(tags.begin(), tags.end());
+    std::vector<IoJob*> wanted;
+    for (IoJob& job : jobs_) {
+      if (job.inFlight && std::binary_search(tags.begin(), tags.end(), job.tag)) wanted.push_back(&job);
+    }
+    engine_->Quiet();
+    engine_->Cancel(wanted.data(), wanted.size());
+    return Napi::Number::New(env, static_cast<double>(Collect(0)));
   }
 
   Napi::Value SetPolling(const Napi::CallbackInfo& info) {

@@ -24,8 +24,7 @@ const char* FillJob(const JobArrays& arrays, size_t index, IoJob& job) {
   job.offset = static_cast<uint64_t>(offset);
   job.length = static_cast<uint64_t>(length);
   job.tag = arrays.tags[index];
-  job.firstSegment = 0;
-  job.done = 0;
+  job.Begin();
   job.segments.clear();
   for (size_t i = first; i < first + count; i++) {
     if (arrays.segmentLengths[i] == 0) continue;

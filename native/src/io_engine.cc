@@ -107,6 +107,20 @@ void IoEngine::SubmitToPool(IoJob* first, IoJob* last, size_t count) {
   }
 }
 
+void IoEngine::Cancel(IoJob* const* jobs, size_t count) {
+  for (size_t i = 0; i < count; i++) jobs[i]->Cancel();
+  pool_->DropCancelled();
+  if (!ring_ || inRing_ == 0) return;
+  for (size_t i = 0; i < count; i++) {
+    if (ring_->Room() == 0) ring_->Enter();
+    // The kernel is out of memory; the rest is waited for.
+    if (ring_->Room() == 0) break;
+    // One that the threads have, or that is done, is not found.
+    ring_->Cancel(jobs[i]);
+  }
+  TakeFromRing();
+}
+
 void IoEngine::TakeFromRing() {
   // Completions may queue what is left of their requests.
   do {
@@ -124,10 +138,14 @@ void IoEngine::TakeFromRing() {
 
 void IoEngine::CompletedInRing(IoJob* job, int32_t result) {
   inRing_--;
-  if (NeedsOtherWay(*job, result)) {
-    SubmitToPool(job, job, 1);
-  } else if (AdvanceJob(*job, result)) {
+  const bool otherWay = NeedsOtherWay(*job, result);
+  if (!otherWay && AdvanceJob(*job, result)) {
     Finish(job);
+  } else if (job->Cancelled()) {
+    job->result = -ECANCELED;
+    Finish(job);
+  } else if (otherWay) {
+    SubmitToPool(job, job, 1);
   } else {
     QueueInRing(job, result == -EAGAIN);
   }

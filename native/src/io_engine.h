@@ -38,6 +38,9 @@ class IoEngine {
 
   // Takes over a list of `count` requests linked by `next`.
   void Submit(IoJob* first, IoJob* last, size_t count);
+  // Has what can still be given up of these, some of what was submitted, completed soon, with -ECANCELED. What has begun may
+  // complete as ever, done as a whole or in part.
+  void Cancel(IoJob* const* jobs, size_t count);
   // What is done since the last call, linked by `next`. No system call when there is nothing.
   IoJob* TakeDone();
 

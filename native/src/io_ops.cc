@@ -35,6 +35,7 @@ ssize_t Transfer(IoJob& job, int flags) {
 int64_t ReadOrWrite(IoJob& job) {
   const int flags = job.op == IoOp::kWrite && (job.flags & kIoFlagSync) != 0 ? RWF_DSYNC : 0;
   while (!job.Finished()) {
+    if (job.Cancelled()) return -ECANCELED;
     const ssize_t count = Transfer(job, flags);
     if (count > 0) {
       job.Advance(static_cast<uint64_t>(count));
@@ -69,6 +70,7 @@ int64_t Discard(const IoJob& job) {
 int64_t WriteZeroBuffers(const IoJob& job) {
   static const std::array<char, kZeroChunk> zeros{};
   for (uint64_t done = 0; done < job.length;) {
+    if (job.Cancelled()) return -ECANCELED;
     const size_t chunk = static_cast<size_t>(std::min<uint64_t>(job.length - done, zeros.size()));
     const ssize_t count = pwrite(job.fd, zeros.data(), chunk, static_cast<off_t>(job.offset + done));
     if (count < 0 && errno != EINTR) return -errno;
@@ -99,6 +101,7 @@ int64_t Flush(int fd) {
 }
 
 int64_t Execute(IoJob& job) {
+  if (job.Cancelled()) return -ECANCELED;
   switch (job.op) {
     case IoOp::kRead:
     case IoOp::kWrite:

@@ -3,6 +3,7 @@
 
 #include <sys/uio.h>
 
+#include <atomic>
 #include <cstdint>
 #include <vector>
 
@@ -34,13 +35,28 @@ struct IoJob {
   // Bytes transferred, or a negative errno.
   int64_t result = 0;
   IoJob* next = nullptr;
+  // Submitted, and not handed back yet. Of the thread that submits.
+  bool inFlight = false;
+
+  // Nobody wants the result any more: what has not been done of it need not be. By the thread that submits, for whichever does it.
+  void Cancel() { std::atomic_ref<bool>(cancelled_).store(true, std::memory_order_relaxed); }
+  bool Cancelled() const { return std::atomic_ref<const bool>(cancelled_).load(std::memory_order_relaxed); }
+  // Nothing has been done of it.
+  void Begin() {
+    firstSegment = 0;
+    done = 0;
+    cancelled_ = false;
+  }
 
   // Counts `bytes` more as transferred.
   void Advance(uint64_t bytes);
   bool Finished() const { return firstSegment == segments.size(); }
+
+ private:
+  bool cancelled_ = false;
 };
 
-// Does the job, whatever time it takes, and sets `result`.
+// Does the job, whatever time it takes, and sets `result`: -ECANCELED when it was cancelled before it was done.
 void PerformIo(IoJob& job);
 
 // Does as much of a read as is possible without waiting, which is all of it when the data is in the page cache. True if

@@ -79,14 +79,37 @@ void IoPool::Run() {
     lock.unlock();
 
     PerformIo(*job);
-    IoJob* head = done_.load(std::memory_order_relaxed);
-    do {
-      job->next = head;
-    } while (!done_.compare_exchange_weak(head, job, std::memory_order_release, std::memory_order_relaxed));
     // Whoever finds the stack empty wakes; the others are collected by the same wake-up.
-    if (head == nullptr) wake_(context_);
+    if (PushDone(job)) wake_(context_);
 
     lock.lock();
+  }
+}
+
+// True when there was none.
+bool IoPool::PushDone(IoJob* job) {
+  IoJob* head = done_.load(std::memory_order_relaxed);
+  do {
+    job->next = head;
+  } while (!done_.compare_exchange_weak(head, job, std::memory_order_release, std::memory_order_relaxed));
+  return head == nullptr;
+}
+
+void IoPool::DropCancelled() {
+  std::lock_guard lock(mutex_);
+  last_ = nullptr;
+  for (IoJob** link = &first_; *link != nullptr;) {
+    IoJob* job = *link;
+    if (!job->Cancelled()) {
+      last_ = job;
+      link = &job->next;
+      continue;
+    }
+    *link = job->next;
+    pending_--;
+    job->result = -ECANCELED;
+    // Whoever called this looks at once: nobody needs to be woken.
+    PushDone(job);
   }
 }
 

@@ -23,6 +23,9 @@ class IoPool {
   // only if there is not one thread and none can be made; the jobs are not taken then.
   int Submit(IoJob* first, IoJob* last, size_t count);
 
+  // Gives up those that were cancelled and have not begun; `TakeDone` has them, with -ECANCELED.
+  void DropCancelled();
+
   // All jobs done since the last call, in the order in which they were done, linked by `next`.
   IoJob* TakeDone();
 
@@ -31,6 +34,7 @@ class IoPool {
 
  private:
   void Run();
+  bool PushDone(IoJob* job);
   int StartThreads(size_t wanted);
 
   const size_t maxThreads_;

@@ -54,8 +54,8 @@ int AllocateMode(const IoJob& job) {
 
 int IoRing::Create(size_t depth, int eventFd, std::unique_ptr<IoRing>& ring) {
   const unsigned entries = PowerOfTwo(std::min<size_t>(depth, kMaxEntries));
-  // Completions never overflow: each request has one, and a cancellation.
-  const unsigned completions = PowerOfTwo(std::max<size_t>(entries, depth) + 1);
+  // Each request has one, and its cancellation.
+  const unsigned completions = PowerOfTwo(2 * std::max<size_t>(entries, depth));
   io_uring_params params{};
   // Linux 6.1: completions are worked on when this thread asks, instead of interrupting it.
   constexpr unsigned kDeferred = IORING_SETUP_SUBMIT_ALL | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
@@ -240,6 +240,12 @@ bool IoRing::NeedsEnter() const {
 
 void IoRing::SetSignals(bool on) {
   std::atomic_ref<unsigned>(*cqFlags_).store(on ? 0 : IORING_CQ_EVENTFD_DISABLED, std::memory_order_seq_cst);
+}
+
+void IoRing::Cancel(IoJob* job) {
+  io_uring_sqe* entry = NextEntry();
+  entry->opcode = IORING_OP_ASYNC_CANCEL;
+  entry->addr = reinterpret_cast<uint64_t>(job);
 }
 
 void IoRing::CancelAll() {

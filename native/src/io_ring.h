@@ -45,7 +45,9 @@ class IoRing {
   // While off, completions do not signal the eventfd. Afterwards `HasWork` tells what was missed.
   void SetSignals(bool on);
 
-  // Asks the kernel to give up what has not begun.
+  // Asks the kernel to give up a request, or all of them, as far as they can be; they complete all the same. For one, there is
+  // room, and it goes with the next `Enter`.
+  void Cancel(IoJob* job);
   void CancelAll();
 
   // Submits what was queued, and waits for a completion.

@@ -8,6 +8,7 @@ import {
   readFileSync,
   rmSync,
   writeFileSync,
+  writeSync,
 } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -29,6 +30,7 @@ const FLUSH = 2
 const DISCARD = 3
 const WRITE_ZEROES = 4
 const EBADF = -9
+const ECANCELED = -125
 const MiB = 2 ** 20
 
 const addon = new URL("../index.js", import.meta.url).href
@@ -79,8 +81,16 @@ function promised(options: Partial<BlockEngineOptions> = {}) {
     settle(engine.submit(requests.length))
     return Promise.all(results)
   }
-  return { engine, submit }
+  /** Tags count from 1. */
+  function cancel(...tags: number[]): void {
+    engine.tags.set(tags)
+    settle(engine.cancel(tags.length))
+  }
+  return { engine, submit, cancel }
 }
+
+/** The disk may be done with all before this thread gives it up. */
+const AGAIN = { retry: 5 }
 
 const threads = () =>
   readdirSync("/proc/self/task").filter(
@@ -313,6 +323,48 @@ function engineTests(kind: "io_uring" | "threads"): void {
     expect(threads()).toBe(before)
   })
 
+  it("gives up what was cancelled and has not begun, and writes nothing of it", AGAIN, async () => {
+    const { engine, submit, cancel } = promised({ kind, depth: 64, threads: 1 })
+    const before = threads()
+    const each = 64 * 1024
+    bytes(0, 4 * MiB).fill(9)
+    const tags = Array.from({ length: 64 }, (_, i) => i + 1)
+    const requests = tags.map((tag): Request => {
+      const offset = (tag - 1) * each
+      return { op: WRITE, flags: 1, offset, segments: [[offset, each]] }
+    })
+    const submitted = submit(requests)
+    // The last one is still wanted.
+    cancel(...tags.slice(0, 63))
+    const results = await submitted
+    expect(results.at(-1)).toBe(each)
+    const given = results.filter((result) => result === ECANCELED).length
+    expect(given).toBeGreaterThan(16)
+    expect(results.filter((result) => result === each)).toHaveLength(64 - given)
+    const file = readFileSync(path)
+    const written = results.map((_, i) => file.subarray(i * each, (i + 1) * each).every((byte) => byte === 9))
+    expect(written).toEqual(results.map((result) => result === each))
+    expect(engine.inFlight).toBe(0)
+    // It goes on.
+    expect(await submit([{ op: READ, segments: [[0, 512]] }])).toEqual([512])
+    await engine.close()
+    expect(threads()).toBe(before)
+  })
+
+  it("passes over tags that are not in flight", async () => {
+    const { engine, submit, cancel } = promised({ kind })
+    cancel(1, 2, 3)
+    expect(await submit([{ op: FLUSH }])).toEqual([0])
+    cancel(1)
+    const two = submit([{ op: FLUSH }, { op: FLUSH }])
+    cancel(1, 4, 5)
+    expect(await two).toEqual([0, 0])
+    expect(() => engine.cancel(9)).toThrow(RangeError)
+    expect(() => engine.cancel(-1)).toThrow(RangeError)
+    await engine.close()
+    expect(engine.cancel(1)).toBe(0)
+  })
+
   it("lets the process end when nothing is in flight, and completes first what is", () => {
     const code = `
       import { openSync } from "node:fs"
@@ -425,6 +477,26 @@ describe("BlockEngine, which kind", () => {
     })
     expect(run.stderr).toBe("")
     expect(run.stdout).toBe("1 threads\nEPERM 1 io_uring_setup\n1 4096\n1 4096\n7 7\n")
+  })
+
+  it.skipIf(probeIoUring() !== 0)("has the kernel give up what would wait for ever", async () => {
+    const fifo = join(folder, "fifo")
+    spawnSync("mkfifo", [fifo])
+    // Whoever reads from a pipe waits until something is written to it, and a ring reads from one.
+    const pipe = openSync(fifo, constants.O_RDWR)
+    const { engine, submit, cancel } = promised({ kind: "io_uring" })
+    const read = (at: number) => submit([{ op: READ, fd: pipe, flags: 4, segments: [[at, 1]] }])
+    const first = read(0)
+    const second = read(1)
+    const third = read(2)
+    cancel(1, 3)
+    expect(await Promise.all([first, third])).toEqual([[ECANCELED], [ECANCELED]])
+    expect(engine.inFlight).toBe(1)
+    writeSync(pipe, "x")
+    expect(await second).toEqual([1])
+    expect([...bytes(0, 3)]).toEqual([0, 120, 0])
+    await engine.close()
+    closeSync(pipe)
   })
 
   it("lets go of files that were registered", async () => {

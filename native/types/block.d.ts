@@ -79,6 +79,12 @@ export declare class BlockEngine {
    * RangeError, and takes none, when a request is malformed or more than `depth` would be in flight.
    */
   submit(count: number): number
+  /**
+   * Nobody wants the results of the requests any more whose tags are the first `count` elements of `tags`; others are passed over.
+   * They complete as soon as they can, mostly with -ECANCELED: what has not begun is not done, and what the kernel has at the
+   * disk goes on to its end. A write may have been done in part. Returns what `submit` does.
+   */
+  cancel(count: number): number
   /** Collects what completed meanwhile, as `submit` does. Not from within `onComplete` while it still reads the arrays. */
   poll(): number
   /** While on, completions wait for `poll` or `submit` and do not wake the event loop. */

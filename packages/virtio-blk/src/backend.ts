@@ -84,6 +84,12 @@ export interface BlockBackend {
   readonly clock?: Float64Array
   /** While on, what is done waits for `poll` or `commit`. There with `poll`. */
   setPolling?(on: boolean): void
+  /**
+   * The driver has given these requests up, all of them in flight: what has not begun of them should not be done. They complete all the
+   * same, from within this call or later, with any result. Absent where what is in flight has to go on to its end, or never
+   * takes long.
+   */
+  cancel?(requests: readonly BlockRequest[]): void
   /** Resolves when no request is in flight any more. */
   idle(): Promise<void>
   /** Makes the disk `size` bytes long, or, without it, looks how long it has become. Changes `info.size`. */

@@ -75,9 +75,9 @@ export class Executor implements BlockSession {
   readonly #pushed: boolean[]
   /** By queue: a drain waits for a later turn of the event loop. */
   readonly #deferred: boolean[]
-  /** Slots at rest, and how many there are in all: they are made when they are first needed. */
+  /** Slots at rest, and all of them: they are made when they are first needed. */
   readonly #free: Slot[] = []
-  #slots = 0
+  readonly #slots: Slot[] = []
   /** By queue: requests that the backend has, those of a queue that was reset included. */
   readonly #queueInFlight: number[]
   /** By queue: who waits until it has none. */
@@ -132,7 +132,7 @@ export class Executor implements BlockSession {
 
   /** Requests that the backend has. */
   get inFlight(): number {
-    return this.#slots - this.#free.length
+    return this.#slots.length - this.#free.length
   }
 
   start(): void {
@@ -147,6 +147,7 @@ export class Executor implements BlockSession {
     this.#active = false
     // What is in flight still completes, by the event loop.
     this.#backend.setPolling?.(false)
+    this.#cancel(this.#slots.filter(({ chain }) => chain !== undefined))
   }
 
   /**
@@ -156,9 +157,16 @@ export class Executor implements BlockSession {
   resetQueue(index: number): void | Promise<void> {
     this.#pushed[index] = false
     if (this.#queueInFlight[index] === 0) return undefined
-    return new Promise((resolve) => {
+    const idle = new Promise<void>((resolve) => {
       this.#whenIdle[index] = resolve
     })
+    this.#cancel(this.#slots.filter(({ queue }) => queue?.index === index && this.#isReset(queue)))
+    return idle
+  }
+
+  /** Nobody waits for the answers any more: only for what the disk does meanwhile. */
+  #cancel(slots: readonly Slot[]): void {
+    if (slots.length > 0) this.#backend.cancel?.(slots)
   }
 
   /**
@@ -328,7 +336,7 @@ export class Executor implements BlockSession {
   /** Hands the parsed request to the backend. */
   #execute(queue: Queue, chain: Chain): void {
     const { type, offset, dataBytes } = this.#request
-    const slot = this.#free.pop() ?? new Slot(this.#slots++)
+    const slot = this.#free.pop() ?? this.#newSlot()
     slot.begin(chain, queue)
     this.#queueInFlight[queue.index]!++
     slot.sync = this.writethrough
@@ -392,6 +400,12 @@ export class Executor implements BlockSession {
       this.#pushed[i] = false
       this.#context.queues[i]?.flush()
     }
+  }
+
+  #newSlot(): Slot {
+    const slot = new Slot(this.#slots.length)
+    this.#slots.push(slot)
+    return slot
   }
 
   #release(slot: Slot): void {

@@ -21,6 +21,8 @@ import {
   WRITE_ZEROES,
 } from "./helpers.js"
 
+/** Errno. */
+const ECANCELED = 125
 const KiB = 1024
 const turn = () => new Promise((resolve) => setImmediate(resolve))
 /** Feature masks of the specification. */
@@ -327,6 +329,63 @@ describe("hostile guests", () => {
     const after = d.read(0, 512)
     backend.finish()
     expect((await after).status).toBe(OK)
+  })
+})
+
+describe("giving up", () => {
+  it("bad-input #27: a reset has the backend give up all that it has, once", async () => {
+    const backend = manualBackend(64 * KiB)
+    const given: number[][] = []
+    backend.cancel = (requests) => {
+      given.push(requests.map(({ offset }) => offset))
+    }
+    const d = await disk({ backend, queues: 2 })
+    await d.harness.reset()
+    d.harness.start()
+    for (const queue of [0, 1]) {
+      for (let i = 0; i < 2; i++)
+        d.harness.ring(queue).add({ readable: [header(IN, 2 * queue + i)], writable: [512, 1] })
+      d.harness.kick(queue)
+    }
+    // One is done: it is answered, and not given up.
+    backend.session!.complete(backend.pending.shift()!, 0)
+    backend.session!.completed()
+    expect(d.harness.ring(0).reap()).toHaveLength(1)
+    const reset = d.harness.reset()
+    expect(given).toEqual([[512, 1024, 1536]])
+    backend.finish(ECANCELED)
+    await reset
+    expect([d.harness.ring(0).reap(), d.harness.ring(1).reap()]).toEqual([[], []])
+    expect(d.device.counters.failed).toBe(0)
+  })
+
+  it("bad-input #27: the reset of a queue has its requests given up, and waits for them", async () => {
+    const backend = manualBackend(64 * KiB)
+    const given: number[][] = []
+    backend.cancel = (requests) => {
+      given.push(requests.map(({ offset }) => offset))
+      // From within the call, as backends may.
+      const request = backend.pending.splice(1, 1)[0]!
+      backend.session!.complete(request, ECANCELED)
+      backend.session!.completed()
+    }
+    const d = await disk({ backend, queues: 2 })
+    for (const queue of [0, 1]) {
+      for (let i = 0; i < 2; i++)
+        d.harness.ring(queue).add({ readable: [header(IN, 2 * queue + i)], writable: [512, 1] })
+      d.harness.kick(queue)
+    }
+    d.harness.queues[0] = undefined as never
+    let quiet = false
+    const reset = Promise.resolve(d.device.resetQueue(0)).then(() => {
+      quiet = true
+    })
+    expect(given).toEqual([[0, 512]])
+    await turn()
+    expect(quiet).toBe(false)
+    backend.finish()
+    await reset
+    expect([d.harness.ring(0).reap().length, d.harness.ring(1).reap().length]).toEqual([0, 2])
   })
 })
 

@@ -140,6 +140,13 @@ class FileBackend implements BlockBackend {
     if (completed > 0) this.#finish(completed)
   }
 
+  cancel(requests: readonly BlockRequest[]): void {
+    // The arrays are for one batch at a time.
+    while (this.#batched > 0) this.#deliver(this.#send())
+    for (const [index, { tag }] of requests.entries()) this.#engine.tags[index] = tag
+    this.#finish(this.#engine.cancel(requests.length))
+  }
+
   setPolling(on: boolean): void {
     this.#engine.setPolling(on)
   }
