@@ -68,6 +68,7 @@ class BlockEngine : public Napi::ObjectWrap<BlockEngine> {
                                                InstanceMethod<&BlockEngine::Poll>("poll"),
                                                InstanceMethod<&BlockEngine::Cancel>("cancel"),
                                                InstanceMethod<&BlockEngine::SetPolling>("setPolling"),
+                                               InstanceMethod<&BlockEngine::Wake>("wake"),
                                                InstanceMethod<&BlockEngine::Close>("close"),
                                            }));
   }
@@ -202,8 +203,8 @@ class BlockEngine : public Napi::ObjectWrap<BlockEngine> {
     if (now.wrote) pause_.End();
     for (size_t i = 0; i < completed; i++) Complete(completedNow_[i], i);
     if (queued > 0) {
-      if (inFlight_ == 0) KeepAlive(true);
       inFlight_ += queued;
+      KeepAlive(true);
       engine_->Quiet();
       engine_->Submit(first, last, queued);
       completed = Collect(completed);
@@ -218,7 +219,7 @@ class BlockEngine : public Napi::ObjectWrap<BlockEngine> {
     count = TakeDone(count);
     // What comes from now on wakes the event loop, and what came just before must not be left lying.
     if (inFlight_ > 0 && !polling_ && engine_->Listen()) count = TakeDone(count);
-    if (inFlight_ == 0) KeepAlive(false);
+    if (inFlight_ == 0) KeepAlive(wakes_);
     return count;
   }
 
@@ -234,8 +235,11 @@ class BlockEngine : public Napi::ObjectWrap<BlockEngine> {
 
   void Deliver(LoopHandle<uv_poll_t>* loop) {
     engine_->ClearEvent();
+    const bool asked = wakes_;
+    wakes_ = false;
     const size_t count = Collect(0);
-    if (count > 0) loop->Call(static_cast<uint32_t>(count));
+    if (inFlight_ == 0) KeepAlive(false);
+    if (count > 0 || asked) loop->Call(static_cast<uint32_t>(count));
     // The callback may have closed, and then even have been collected.
     if (loop->Owner() != this) return;
     try {
@@ -272,6 +276,15 @@ class BlockEngine : public Napi::ObjectWrap<BlockEngine> {
     if (info.Length() < 1 || !info[0].IsBoolean()) ThrowType(info.Env(), "BlockEngine.setPolling needs a boolean");
     polling_ = info[0].As<Napi::Boolean>().Value();
     if (!polling_ && inFlight_ > 0 && engine_->Listen()) engine_->Wake();
+    return info.Env().Undefined();
+  }
+
+  Napi::Value Wake(const Napi::CallbackInfo& info) {
+    if (loop_ != nullptr && !wakes_) {
+      wakes_ = true;
+      KeepAlive(true);
+      engine_->Wake();
+    }
     return info.Env().Undefined();
   }
 
@@ -324,9 +337,10 @@ class BlockEngine : public Napi::ObjectWrap<BlockEngine> {
     Unref();
   }
 
-  // An engine keeps the process alive while it has requests in flight.
+  // An engine keeps the process alive while it has requests in flight, or is to wake the caller.
   void KeepAlive(bool on) {
-    if (loop_ == nullptr) return;
+    if (loop_ == nullptr || on == alive_) return;
+    alive_ = on;
     auto* handle = reinterpret_cast<uv_handle_t*>(loop_->Raw());
     if (on) {
       uv_ref(handle);
@@ -345,6 +359,9 @@ class BlockEngine : public Napi::ObjectWrap<BlockEngine> {
   WritePause pause_;
   // The caller looks for completions; they do not wake the event loop.
   bool polling_ = false;
+  // The caller asked to be called in the next turn of the event loop.
+  bool wakes_ = false;
+  bool alive_ = true;
   std::optional<Napi::Promise::Deferred> closed_;
   LoopHandle<uv_poll_t>* loop_ = nullptr;
 

@@ -305,6 +305,30 @@ function engineTests(kind: "io_uring" | "threads"): void {
     return engine.close()
   })
 
+  it("wakes in a later turn, once for any number of times that it was asked to", async () => {
+    const counts: number[] = []
+    const engine = new BlockEngine({ kind, depth: 1, segments: 1 }, (count) => counts.push(count))
+    const turns = async () => {
+      for (let i = 0; i < 5; i++) await new Promise((resolve) => setImmediate(resolve))
+    }
+    engine.setPolling(true)
+    engine.wake()
+    engine.wake()
+    expect(counts).toEqual([])
+    await turns()
+    expect(counts).toEqual([0])
+    await turns()
+    expect(counts).toEqual([0])
+    engine.wake()
+    await turns()
+    expect(counts).toEqual([0, 0])
+    engine.wake()
+    await engine.close()
+    engine.wake()
+    await turns()
+    expect(counts).toEqual([0, 0])
+  })
+
   it("waits at close for what is in flight, takes no more, and closes once", async () => {
     const { engine, submit } = promised({ kind })
     const before = threads()
@@ -383,6 +407,23 @@ function engineTests(kind: "io_uring" | "threads"): void {
     })
     expect(run.stderr).toBe("")
     expect(run.stdout).toBe("1 0\nclosed\n")
+    expect(run.status).toBe(0)
+  })
+
+  it("lets the process live until it has woken", () => {
+    const code = `
+      import { BlockEngine } from ${JSON.stringify(addon)}
+      let turns = 0
+      const e = new BlockEngine({ kind: "${kind}", depth: 1, segments: 1 }, () => {
+        console.log("woken")
+        if (++turns < 3) e.wake()
+      })
+      e.wake()`
+    const run = spawnSync(process.execPath, ["--input-type=module", "-e", code], {
+      encoding: "utf8",
+      timeout: 15_000,
+    })
+    expect(run.stdout).toBe("woken\nwoken\nwoken\n")
     expect(run.status).toBe(0)
   })
 

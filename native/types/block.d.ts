@@ -30,7 +30,7 @@ export interface BlockEngineOptions {
 export declare class BlockEngine {
   /**
    * `onComplete(count)` is called from the event loop with the first `count` elements of `completedTags` and `results`
-   * set. What it throws is an uncaught exception. With kind "io_uring", throws with `code`, `errno`, `syscall` where there is
+   * set; with 0 only after `wake`. What it throws is an uncaught exception. With kind "io_uring", throws with `code`, `errno`, `syscall` where there is
    * none.
    */
   constructor(options: BlockEngineOptions, onComplete: (count: number) => void)
@@ -89,6 +89,11 @@ export declare class BlockEngine {
   poll(): number
   /** While on, completions wait for `poll` or `submit` and do not wake the event loop. */
   setPolling(on: boolean): void
+  /**
+   * `onComplete` is called in a later turn of the event loop, once, with 0 when nothing has completed: setImmediate for those who
+   * must not allocate.
+   */
+  wake(): void
   /**
    * No more submissions; resolves when nothing is in flight, the threads are gone and the kernel lets go of registered files.
    * Idempotent.

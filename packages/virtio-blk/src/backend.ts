@@ -39,6 +39,8 @@ export interface BlockSession {
   complete(request: BlockRequest, error: number): void
   /** A batch of `complete` calls is over: the driver is told now. May call `commit`. Not needed within `submit`. */
   completed(): void
+  /** A later turn of the event loop than the one in which the backend was asked to `wake` the session. */
+  woken(): void
 }
 
 /** What a backend is; bytes. */
@@ -84,6 +86,8 @@ export interface BlockBackend {
   readonly clock?: Float64Array
   /** While on, what is done waits for `poll` or `commit`. There with `poll`. */
   setPolling?(on: boolean): void
+  /** Has `woken` of the session called, once. Absent in backends that have no better way than `DeviceContext.defer`, which allocates. */
+  wake?(): void
   /**
    * The driver has given these requests up, all of them in flight: what has not begun of them should not be done. They complete all the
    * same, from within this call or later, with any result. Absent where what is in flight has to go on to its end, or never

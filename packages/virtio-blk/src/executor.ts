@@ -68,9 +68,8 @@ export class Executor implements BlockSession {
   readonly #limiter: Limiter
   readonly #id: Uint8Array
   readonly #bytesPerTurn: number
-  /** By queue, made once: what drains it, and what comes back to it in a later turn. */
+  /** By queue, made once: what drains it. */
   readonly #handlers: ((chain: Chain) => boolean)[]
-  readonly #returns: (() => void)[]
   /** By queue: chains were pushed and not flushed. */
   readonly #pushed: boolean[]
   /** By queue: a drain waits for a later turn of the event loop. */
@@ -91,7 +90,9 @@ export class Executor implements BlockSession {
   readonly #window: PollWindow | undefined
   /** What {@link #look} is doing: no notification or completion needs to call it. */
   #looking = false
-  readonly #lookAgain: () => void
+  /** A later turn of the event loop was asked for. */
+  #comesBack = false
+  readonly #goOn: () => void
   /** Requests answered or handed to the backend. */
   #progress = 0
 
@@ -116,7 +117,7 @@ export class Executor implements BlockSession {
     this.memory = context.memory
     if (options.poll > 0 && backend.poll !== undefined)
       this.#window = new PollWindow(options.poll, backend.clock!)
-    this.#lookAgain = () => this.#look()
+    this.#goOn = () => this.woken()
     // A slot for every chain that can be in flight: a queue never runs out of them (bad-input #17).
     this.depth = options.depth
     this.#queueInFlight = queues.map(() => 0)
@@ -124,10 +125,6 @@ export class Executor implements BlockSession {
     this.#pushed = queues.map(() => false)
     this.#deferred = queues.map(() => false)
     this.#handlers = queues.map((_, index) => (chain) => this.#accept(index, chain))
-    this.#returns = queues.map((_, index) => () => {
-      this.#deferred[index] = false
-      this.notify(index)
-    })
   }
 
   /** Requests that the backend has. */
@@ -222,7 +219,7 @@ export class Executor implements BlockSession {
         break
       }
       if (now >= turnEnd) {
-        this.#context.defer(this.#lookAgain)
+        this.#comeBack()
         return
       }
     }
@@ -266,7 +263,26 @@ export class Executor implements BlockSession {
 
   #defer(index: number): void {
     this.#deferred[index] = true
-    this.#context.defer(this.#returns[index]!)
+    this.#comeBack()
+  }
+
+  /** Has {@link woken} called in a later turn of the event loop. */
+  #comeBack(): void {
+    if (this.#comesBack) return
+    this.#comesBack = true
+    if (this.#backend.wake !== undefined) this.#backend.wake()
+    else this.#context.defer(this.#goOn)
+  }
+
+  woken(): void {
+    if (!this.#active) return
+    this.#comesBack = false
+    if (this.#looking) this.#look()
+    for (let i = 0; i < this.#deferred.length; i++) {
+      if (!this.#deferred[i]) continue
+      this.#deferred[i] = false
+      this.notify(i)
+    }
   }
 
   complete(request: BlockRequest, error: number): void {

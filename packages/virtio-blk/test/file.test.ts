@@ -160,6 +160,19 @@ function fileTests(kind: typeof engine): void {
     expect((await d.write((3 * MiB) / 512 - 1, pattern(512, 1))).status).toBe(OK)
   })
 
+  it.each([0, 100])("comes back to a queue that was full, poll=%i", async (poll) => {
+    const d = await disk({ path, engine, poll }, { memory, queueSize: 4 })
+    opened.push(d)
+    for (let round = 0; round < 3; round++) {
+      const ring = d.harness.ring(0)
+      for (let i = 0; i < 4; i++)
+        ring.add({ readable: [header(0, i)], writable: [512, 1], layout: "indirect" })
+      d.harness.kick(0)
+      await expect.poll(() => d.device.counters.reads).toBe(4 * (round + 1))
+      expect(ring.reap()).toHaveLength(4)
+    }
+  })
+
   it("bad-input #27: reset gives up what has not begun, and answers none of it", AGAIN, async () => {
     const d = await fileDisk({ cache: "writethrough" })
     const ring = fillWithWrites(d, 0)

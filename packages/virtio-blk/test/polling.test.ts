@@ -169,6 +169,39 @@ describe("a device that polls", () => {
     expect(polling).toEqual([true, false])
   })
 
+  it("asks the backend for its next turn, if that has a way, and only once", async () => {
+    let wakes = 0
+    backend.wake = () => wakes++
+    busy()
+    let offered = 0
+    whenPolled = () => {
+      backend.finish()
+      d.harness.ring(0).reap()
+      if (offered++ > 1000) return
+      offer()
+      d.harness.ring(0).publish()
+    }
+    offer()
+    d.harness.kick(0)
+    for (let i = 0; i < 100; i++) d.device.notify(0)
+    expect(wakes).toBe(1)
+    const before = offered
+    await turn()
+    expect(offered).toBe(before)
+    backend.session!.woken()
+    expect(offered).toBeGreaterThan(before)
+    expect(wakes).toBe(2)
+    while (offered <= 1000) backend.session!.woken()
+    backend.session!.woken()
+    expect(polling).toEqual([true, false])
+    // One that comes late, or for nothing, changes nothing.
+    const { reads } = d.device.counters
+    backend.session!.woken()
+    await d.harness.reset()
+    backend.session!.woken()
+    expect(d.device.counters.reads).toBe(reads)
+  })
+
   it("bad-input #27: stops looking at a reset, so that what is in flight completes by the event loop", async () => {
     busy()
     let reset: Promise<void> | undefined

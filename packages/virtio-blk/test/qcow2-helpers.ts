@@ -135,6 +135,7 @@ export function drive(
       resolve?.(error)
     },
     completed() {},
+    woken() {},
   })
   return ({ op, offset, length, address = 0, sync = false, unmap = true }) =>
     new Promise((resolve) => {

@@ -69,6 +69,8 @@ class FileBackend implements BlockBackend {
   #batchedSegments = 0
   #inFlight = 0
   #whenIdle: (() => void)[] = []
+  /** The session wants to be woken. */
+  #wakes = false
   #closed: Promise<void> | undefined
 
   constructor(image: OpenedImage, options: FileBackendOptions, direct: DirectAccess | undefined) {
@@ -78,7 +80,7 @@ class FileBackend implements BlockBackend {
     this.#unsafe = options.unsafe
     this.#requests = new Array<BlockRequest | undefined>(depth).fill(undefined)
     this.#engine = new BlockEngine({ depth, segments: SEGMENTS, kind: engine, writeNow: mayWait }, (count) =>
-      this.#finish(count),
+      this.#called(count),
     )
     this.#engine.registerFile(direct?.fd ?? image.fd)
     this.#info = backendInfo(image, this.#engine.kind)
@@ -147,6 +149,11 @@ class FileBackend implements BlockBackend {
     this.#finish(this.#engine.cancel(requests.length))
   }
 
+  wake(): void {
+    this.#wakes = true
+    this.#engine.wake()
+  }
+
   setPolling(on: boolean): void {
     this.#engine.setPolling(on)
   }
@@ -210,6 +217,14 @@ class FileBackend implements BlockBackend {
     this.#batched = 0
     this.#batchedSegments = 0
     return this.#engine.submit(count)
+  }
+
+  /** From the event loop. */
+  #called(count: number): void {
+    if (count > 0) this.#finish(count)
+    if (!this.#wakes) return
+    this.#wakes = false
+    this.#session!.woken()
   }
 
   #finish(count: number): void {
