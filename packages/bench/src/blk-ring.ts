@@ -1,9 +1,11 @@
-/** Memory that driver and back end share; guest addresses are offsets into it. */
+/** Memory that driver and back end share. */
 export interface BlkMemory {
   readonly buffer: SharedArrayBuffer
   readonly byteOffset: number
   readonly size: number
   readonly fd: number
+  /** Guest address of its first byte, a multiple of 2^32. Default 0. */
+  readonly guestAddress?: number
 }
 
 /** Numbers of virtio 1.3, sections 2.7 and 5.2. */
@@ -51,6 +53,7 @@ export class BlkRing {
   readonly #u16: Uint16Array
   readonly #u32: Uint32Array
   readonly #base: number
+  readonly #high: number
   /** By slot: block that it reads or writes. */
   readonly #blocks = new Uint32Array(RING_SIZE)
   #write = false
@@ -61,10 +64,12 @@ export class BlkRing {
 
   constructor(memory: BlkMemory, index: number) {
     this.#base = index * RING_BYTES
-    this.desc = this.#base + DESC
-    this.avail = this.#base + AVAIL
-    this.used = this.#base + USED
-    const { buffer, byteOffset } = memory
+    const { buffer, byteOffset, guestAddress = 0 } = memory
+    const start = guestAddress + this.#base
+    this.#high = guestAddress / 2 ** 32
+    this.desc = start + DESC
+    this.avail = start + AVAIL
+    this.used = start + USED
     this.#u8 = new Uint8Array(buffer, byteOffset + this.#base, RING_BYTES)
     this.#u16 = new Uint16Array(buffer, byteOffset + this.#base, RING_BYTES / 2)
     this.#u32 = new Uint32Array(buffer, byteOffset + this.#base, RING_BYTES / 4)
@@ -144,6 +149,6 @@ export class BlkRing {
 
   #descriptor(at: number, address: number, length: number, flagsAndNext: number): void {
     const guest = this.#base + address
-    this.#u32.set([guest, 0, length, flagsAndNext], at / 4)
+    this.#u32.set([guest, this.#high, length, flagsAndNext], at / 4)
   }
 }

@@ -1,8 +1,9 @@
 import { execFile } from "node:child_process"
-import { closeSync, fsyncSync, mkdtempSync, openSync, rmSync, writeSync } from "node:fs"
+import { mkdtempSync, rmSync } from "node:fs"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
+import { makeDisk } from "./blk-disk.js"
 import type { DriverResult, DriverTask, Measured, Workload } from "./blk-driver.js"
 import { type BackEnd, startBackEnd } from "./blk-peers.js"
 import { BLOCK } from "./blk-ring.js"
@@ -41,9 +42,9 @@ export async function measureBlk(runs: number): Promise<Section> {
   const folder = mkdtempSync(join(process.env.VIRTKIT_BENCH_FOLDER ?? "/var/tmp", "virtkit-bench-"))
   try {
     const file = join(folder, "disk")
-    makeDisk(file)
+    makeDisk(file, DISK_BYTES)
     // virtkit locks its disks.
-    for (const name of names) if (name.startsWith("virtkit-")) makeDisk(`${file}-${name}`)
+    for (const name of names) if (name.startsWith("virtkit-")) makeDisk(`${file}-${name}`, DISK_BYTES)
     const rows: string[][] = []
     for (const direct of [false, true]) {
       for (const queues of [1, 2]) {
@@ -126,21 +127,6 @@ async function run(options: Run): Promise<DriverResult> {
   } finally {
     for (const backEnd of backEnds) await backEnd.close()
   }
-}
-
-/**
- * A file whose blocks start with their numbers, all of it written and in the page cache; block by block, as a disk in use has become, because
- * Linux keeps what is written at once together, and then needs longer for each part of it.
- */
-function makeDisk(path: string): void {
-  const fd = openSync(path, "w")
-  const block = new Uint32Array(BLOCK / 4).fill(0x5a5a_5a5a)
-  for (let number = 0; number < DISK_BYTES / BLOCK; number++) {
-    block[0] = number
-    writeSync(fd, block)
-  }
-  fsyncSync(fd)
-  closeSync(fd)
 }
 
 function nameOf(

@@ -1,6 +1,7 @@
-// npm run bench [-- exits|memory|boots|pci|ring|ring-threads|net|blk ...] [--runs N]: virtkit beside QEMU, in the same run, as Markdown on stdout.
+// npm run bench [-- exits|memory|boots|pci|ring|ring-threads|net|blk|blk-alone ...] [--runs N]: virtkit beside QEMU, in the same run, as Markdown on stdout.
 import { parseArgs } from "node:util"
 import { measureBlk } from "./blk.js"
+import { measureBlkAlone } from "./blk-alone.js"
 import { measureBoots, measurePciExits } from "./boots.js"
 import { measureExits } from "./exits.js"
 import { measureMemory } from "./memory.js"
@@ -17,6 +18,7 @@ const measurements: Readonly<Record<string, (runs: number) => Promise<Section>>>
   "ring-threads": measureRingThreads,
   net: measureNet,
   blk: measureBlk,
+  "blk-alone": measureBlkAlone,
 }
 
 const { values, positionals } = parseArgs({ options: { runs: { type: "string" } }, allowPositionals: true })

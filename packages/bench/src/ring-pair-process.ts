@@ -5,8 +5,8 @@
 // measured chains.
 import { once } from "node:events"
 import { writeSync } from "node:fs"
-import { getHeapStatistics } from "node:v8"
 import { Worker } from "node:worker_threads"
+import { heapGrowth } from "./heap.js"
 import { type RingTask, ringOf } from "./ring-device.js"
 import type { DriverTask } from "./ring-driver-thread.js"
 import type { RingResult } from "./ring-process.js"
@@ -34,7 +34,7 @@ const begun = performance.now()
 while (rounds < MIN_ROUNDS || (rounds < MAX_ROUNDS && performance.now() - begun < MEASURED_MS)) {
   rates[rounds++] = measure(CHAINS)
 }
-const bytesPerMillion = grown()
+const bytesPerMillion = heapGrowth(() => run(1e6))
 writeSync(1, "done:\n")
 Atomics.store(stop, 0, 1)
 await once(worker, "exit")
@@ -61,16 +61,4 @@ function measure(chains: number): number {
   const start = performance.now()
   const done = run(chains)
   return (1000 * done) / (performance.now() - start)
-}
-
-/** Bytes allocated in a million chains, unless they were collected; what asking for them costs is taken off. */
-function grown(): number {
-  const asked = heapUsed()
-  const before = heapUsed()
-  run(1e6)
-  return heapUsed() - before - (before - asked)
-}
-
-function heapUsed(): number {
-  return getHeapStatistics().used_heap_size
 }

@@ -1,9 +1,9 @@
 // One ring benchmark in a process of its own: prints JSON, see RingResult. Argument: JSON of a RingTask. With --trace-gc
 // the collections between the lines `measured:` and `done:` are those of the measured chains.
 import { writeSync } from "node:fs"
-import { getHeapStatistics } from "node:v8"
 import type { Chain } from "@virtkit/interface"
 import { drainQueue } from "@virtkit/virtqueue"
+import { heapGrowth } from "./heap.js"
 import { type RingTask, ringOf } from "./ring-device.js"
 import { leanDriver } from "./ring-drivers.js"
 import { summarize } from "./summary.js"
@@ -28,12 +28,12 @@ const handle = (chain: Chain): void => queue.push(chain, chain.writableBytes)
 // Long enough for the compiler, which waits its turn on a machine with other work: until the heap has stopped growing.
 const started = performance.now()
 while (performance.now() - started < MIN_WARM_UP_MS) run(MILLION)
-while (grown() > 0 && performance.now() - started < MAX_WARM_UP_MS);
+while (heapGrowth(rounds) > 0 && performance.now() - started < MAX_WARM_UP_MS);
 
 const rates = new Float64Array(ROUNDS)
 writeSync(1, "measured:\n")
 for (let round = 0; round < ROUNDS; round++) rates[round] = measure(MILLION)
-const bytes = grown()
+const bytes = heapGrowth(rounds)
 writeSync(1, "done:\n")
 const result: RingResult = {
   chainsPerSecond: summarize([...rates]).median,
@@ -61,14 +61,6 @@ function measure(chains: number): number {
   return (1e6 * done) / (user + system)
 }
 
-/** Bytes allocated in all rounds, unless they were collected; what asking for them costs is taken off. */
-function grown(): number {
-  const asked = heapUsed()
-  const before = heapUsed()
+function rounds(): void {
   for (let round = 0; round < ROUNDS; round++) run(MILLION)
-  return heapUsed() - before - (before - asked)
-}
-
-function heapUsed(): number {
-  return getHeapStatistics().used_heap_size
 }

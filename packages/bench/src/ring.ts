@@ -1,9 +1,9 @@
-import { execFileSync } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import type { Section } from "./report.js"
 import type { RingTask } from "./ring-device.js"
 import type { RingResult } from "./ring-process.js"
 import { type Summary, summarize } from "./summary.js"
+import { runTraced } from "./traced.js"
 
 const ONE_THREAD = fileURLToPath(new URL("./ring-process.js", import.meta.url))
 const TWO_THREADS = fileURLToPath(new URL("./ring-pair-process.js", import.meta.url))
@@ -78,17 +78,8 @@ function alternate(
 }
 
 function measureOne(program: string, task: RingTask): Measured {
-  const text = execFileSync(process.execPath, ["--trace-gc", program, JSON.stringify(task)], {
-    encoding: "utf8",
-  })
-  const [, measured, rest] = text.split(/^(?:measured|done):$/m)
-  const json = rest
-    ?.trim()
-    .split("\n")
-    .find((line) => line.startsWith("{"))
-  if (measured === undefined || json === undefined) throw new Error(`the ring benchmark said: ${text}`)
-  const collections = measured.split("\n").filter((line) => line.includes(" ms: ")).length
-  return { ...(JSON.parse(json) as RingResult), collections }
+  const { result, collections } = runTraced<RingResult>(program, task)
+  return { ...result, collections }
 }
 
 function shown({ median, min, max }: Summary): string {

@@ -71,7 +71,11 @@ export class Slot implements BlockRequest {
         continue
       }
       const bytes = Math.min(size - toSkip, left)
-      this.#append(chain.addresses[i]! + toSkip, bytes)
+      const at = this.count++
+      if (at === this.addresses.length) this.#grow()
+      // No call takes the address: V8 may allocate a number above 2^31 for that.
+      this.addresses[at] = chain.addresses[i]! + toSkip
+      this.lengths[at] = bytes
       left -= bytes
       toSkip = 0
     }
@@ -86,18 +90,12 @@ export class Slot implements BlockRequest {
     }
   }
 
-  #append(address: number, length: number): void {
-    const at = this.count
-    if (at === this.addresses.length) {
-      const addresses = new Float64Array(at * 2)
-      const lengths = new Uint32Array(at * 2)
-      addresses.set(this.addresses)
-      lengths.set(this.lengths)
-      this.addresses = addresses
-      this.lengths = lengths
-    }
-    this.addresses[at] = address
-    this.lengths[at] = length
-    this.count = at + 1
+  #grow(): void {
+    const addresses = new Float64Array(this.addresses.length * 2)
+    const lengths = new Uint32Array(this.lengths.length * 2)
+    addresses.set(this.addresses)
+    lengths.set(this.lengths)
+    this.addresses = addresses
+    this.lengths = lengths
   }
 }

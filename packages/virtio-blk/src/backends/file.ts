@@ -11,6 +11,7 @@ import {
   type BlockRequest,
   type BlockSession,
 } from "../backend.js"
+import { NearRegion } from "../near-region.js"
 import { type EngineChoice, engineError } from "./engine.js"
 import { type DirectAccess, imageInfo, type OpenedImage, openDirect, openImage } from "./image.js"
 
@@ -64,6 +65,7 @@ class FileBackend implements BlockBackend {
   /** By tag: what the engine was given, and how many bytes that must be. */
   readonly #requests: (BlockRequest | undefined)[]
   #session: BlockSession | undefined
+  #near: NearRegion | undefined
   /** Requests and segments written to the engine's arrays and not submitted. */
   #batched = 0
   #batchedSegments = 0
@@ -92,6 +94,7 @@ class FileBackend implements BlockBackend {
 
   start(session: BlockSession): void {
     this.#session = session
+    this.#near = new NearRegion(session.memory)
   }
 
   submit(request: BlockRequest): void {
@@ -198,16 +201,10 @@ class FileBackend implements BlockBackend {
   /** Writes the memory segments behind those of the batch; false when the memory has no address for system calls. */
   #addSegments(request: BlockRequest): boolean {
     const { segmentAddresses, segmentLengths } = this.#engine
-    const memory = this.#session!.memory
-    let at = this.#batchedSegments
-    for (let i = 0; i < request.count; i++, at++) {
-      const length = request.lengths[i]!
-      const address = memory.hostAddress(request.addresses[i]!, length)
-      if (address === 0) return false
-      segmentAddresses[at] = address
-      segmentLengths[at] = length
-    }
-    return true
+    const { addresses, lengths, count } = request
+    const at = this.#batchedSegments
+    for (let i = 0; i < count; i++) segmentLengths[at + i] = lengths[i]!
+    return this.#near!.hostAddresses(addresses, lengths, count, segmentAddresses, at)
   }
 
   /** Submits the batch; returns how many requests were completed by that. */
@@ -260,6 +257,8 @@ class FileBackend implements BlockBackend {
 
   #markDirty(request: BlockRequest): void {
     const memory = this.#session!.memory
+    // A call with an address above 2^31 allocates it.
+    if (memory.dirtyTracking === false) return
     for (let i = 0; i < request.count; i++) memory.markDirty(request.addresses[i]!, request.lengths[i]!)
   }
 }
