@@ -21,7 +21,8 @@ using virtkit::kVnetHeader;
 
 constexpr uint32_t kSegments = 64;
 constexpr uint32_t kBuffers = 16;
-constexpr uint32_t kFrames = 8;
+// More than after which the reader expects the next to be like them.
+constexpr uint32_t kFrames = 24;
 constexpr int kRounds = 4;
 constexpr uint32_t kLengths[] = {12, 1, 2, 11, 13, 26, 64, 1526, 2000, 4096, 65562, 66000};
 

@@ -8,6 +8,10 @@ namespace virtkit {
 namespace {
 
 constexpr size_t kMaxSegments = IOV_MAX;
+// Bytes after which the caller gets the frames: the guest works on them while more are read.
+constexpr size_t kBatchBytes = 16 * 1024;
+// Frames after which the largest of them is what the next are expected to be.
+constexpr uint32_t kWindow = 16;
 // Offsets in the header.
 constexpr size_t kFlags = 0;
 constexpr size_t kNumBuffers = 10;
@@ -36,7 +40,8 @@ ReadResult FrameReader::Read(int fd, const BufferRing& ring, const ReadRequest& 
                              uint32_t* frameBytes, uint8_t* heads) {
   ReadResult result;
   ReadRequest at = request;
-  for (uint32_t attempt = 0; attempt < request.maxFrames; attempt++) {
+  size_t total = 0;
+  for (uint32_t attempt = 0; attempt < request.maxFrames && total < kBatchBytes; attempt++) {
     if (at.buffers == 0) {
       result.status = ENOBUFS;
       result.needed = 1;
@@ -52,6 +57,7 @@ ReadResult FrameReader::Read(int fd, const BufferRing& ring, const ReadRequest& 
         return result;
       }
       bytes = static_cast<size_t>(got);
+      Learn(bytes);
       if (bytes < kVnetHeader) continue;
       placed = bytes < gathered ? bytes : gathered;
     }
@@ -79,6 +85,7 @@ ReadResult FrameReader::Read(int fd, const BufferRing& ring, const ReadRequest& 
     frameBuffers[result.frames] = used;
     frameBytes[result.frames] = static_cast<uint32_t>(bytes);
     result.frames++;
+    total += bytes;
     at.full = false;
     at.buffers -= used;
     for (; used > 0; used--) at.firstSegment += ring.counts[at.firstBuffer++ & ring.bufferMask];
@@ -86,8 +93,20 @@ ReadResult FrameReader::Read(int fd, const BufferRing& ring, const ReadRequest& 
   return result;
 }
 
+// A system call checks every segment that it is given: those for the largest frame there can be cost more than a small
+// one itself.
+void FrameReader::Learn(size_t bytes) {
+  if (bytes > largest_) largest_ = bytes;
+  if (bytes > expected_) expected_ = bytes;
+  if (++seen_ < kWindow) return;
+  expected_ = largest_;
+  largest_ = 0;
+  seen_ = 0;
+}
+
 // Lists the segments that a frame is to be read into, the overflow behind them; returns the bytes before it.
 size_t FrameReader::Gather(const BufferRing& ring, const ReadRequest& at) {
+  const size_t enough = expected_ < at.usual ? expected_ : at.usual;
   size_t gathered = 0;
   uint32_t segment = at.firstSegment;
   segmentCount_ = 0;
@@ -98,7 +117,7 @@ size_t FrameReader::Gather(const BufferRing& ring, const ReadRequest& at) {
       segments_[segmentCount_++] = {Pointer(ring.addresses[segment & ring.segmentMask]), length};
       gathered += length;
     }
-    if (!at.mergeable || gathered >= at.usual || segmentCount_ == kMaxSegments - 1) break;
+    if (!at.mergeable || gathered >= enough || segmentCount_ == kMaxSegments - 1) break;
   }
   const size_t offset = gathered < kFrameMost ? gathered : kFrameMost;
   segments_[segmentCount_++] = {overflow_.data() + offset, kFrameMost};

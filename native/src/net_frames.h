@@ -65,6 +65,7 @@ class FrameReader {
 
  private:
   size_t Gather(const BufferRing& ring, const ReadRequest& at);
+  void Learn(size_t bytes);
   bool Place(const BufferRing& ring, const ReadRequest& at, size_t bytes, size_t placed, uint32_t& used);
   static void Copy(const BufferRing& ring, uint32_t segment, size_t offset, uint8_t* bytes, size_t length, bool out);
 
@@ -74,6 +75,10 @@ class FrameReader {
   std::vector<uint8_t> overflow_;
   // Bytes of the frame in `overflow_` that waits for more buffers; 0: none.
   size_t waiting_ = 0;
+  // Bytes that the next frame is thought not to exceed: the largest of the last full window, and of the present one.
+  size_t expected_ = kFrameMost;
+  size_t largest_ = 0;
+  uint32_t seen_ = 0;
 };
 
 // Writes `frames` frames: frame n is its header and the next counts[n] segments. Returns how many failed; `error` is the

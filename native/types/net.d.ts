@@ -65,7 +65,7 @@ export declare class Tap {
   /** MTU of the interface in bytes, 0 when it cannot be told. */
   mtu(): number
   /**
-   * Reads up to `maxFrames` frames into the buffers from `firstBuffer` and `firstSegment` on, of which there are
+   * Reads up to `maxFrames` frames, or 16 KiB of them, into the buffers from `firstBuffer` and `firstSegment` on, of which there are
    * `buffers`; returns how many. The header's num_buffers is set. `usual` is what most frames do not exceed, in bytes
    * with header: larger ones cost a copy. Flags: 1: a frame may take several buffers; a frame that needs more than there
    * are is kept for the next call, unless 2: these are all that there will be. 4: clear the flags of the header.

@@ -4,8 +4,12 @@ import { ETHERNET_HEADER_BYTES, HEADER_BYTES, MAX_FRAME_BYTES } from "./constant
 import type { NetCore } from "./core.js"
 import { checkTransmitHeader, type MutableNetHeader, newHeader, readHeader, wirePackets } from "./header.js"
 
-/** Frames between two calls of `NetBackend.commit`. */
+/**
+ * Frames, or bytes of them, between two calls of `NetBackend.commit`. After so many bytes it takes longer to send them than to say
+ * so, and a sender that waits for that (TCP small queues) goes on meanwhile.
+ */
 const BATCH = 64
+const BATCH_BYTES = 16_384
 
 /** One transmit queue (5.1.6.2): takes frames in batches, checks their headers, hands them to the backend. */
 export class TransmitQueue {
@@ -17,6 +21,7 @@ export class TransmitQueue {
   /** Chains of this batch, `#batched` of them, which go back to the driver together. */
   readonly #batch: (Chain | undefined)[] = new Array<Chain | undefined>(BATCH).fill(undefined)
   #batched = 0
+  #batchedBytes = 0
   #accepted = 0
   /** The rest of the ring waits for a later turn of the event loop. */
   #deferred = false
@@ -58,10 +63,11 @@ export class TransmitQueue {
     queue.disableNotification()
     for (let left = queue.size; left > 0; ) {
       const taken = this.#takeBatch(Math.min(BATCH, left))
+      const full = this.#batched === BATCH || this.#batchedBytes >= BATCH_BYTES
       this.#finishBatch()
       if (this.#blocked) return "blocked"
       left -= taken
-      if (taken === BATCH) continue
+      if (full && left > 0) continue
       if (!queue.enableNotification()) return "empty"
       // Chains are there, but none that the device gets to see: those without end must not keep us here.
       if (taken === 0) break
@@ -72,6 +78,7 @@ export class TransmitQueue {
 
   #takeBatch(limit: number): number {
     for (let taken = 0; taken < limit; taken++) {
+      if (this.#batchedBytes >= BATCH_BYTES) return taken
       const chain = this.#queue.pop()
       if (chain === undefined) return taken
       if (!this.#take(chain)) {
@@ -80,6 +87,7 @@ export class TransmitQueue {
         return taken
       }
       this.#batch[this.#batched++] = chain
+      this.#batchedBytes += chain.readableBytes
     }
     return limit
   }
@@ -89,6 +97,7 @@ export class TransmitQueue {
     this.#accepted = 0
     for (let i = 0; i < this.#batched; i++) this.#queue.push(this.#batch[i]!, 0)
     this.#batched = 0
+    this.#batchedBytes = 0
     this.#queue.flush()
   }
 

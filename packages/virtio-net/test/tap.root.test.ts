@@ -185,6 +185,30 @@ suite(`TAP${reason === undefined ? "" : ` (${reason})`}`, () => {
     }
   })
 
+  it("receives whole what comes large after many small frames, and the reverse", async () => {
+    wire()
+    const a = await tapNic(A, GUEST_MAC)
+    const b = await tapNic(B, HOST_MAC, { queueSize: 256, buffers: Array.from({ length: 100 }, () => [700]) })
+    const small = Array.from({ length: 40 }, (_, i) =>
+      frame(60 + (i % 20), i, { to: HOST_MAC, from: GUEST_MAC }),
+    )
+    let next = 0
+    const expectFrame = async (bytes: Uint8Array) => {
+      await used(b.n, b.chains, next + 1)
+      const count = received(b.chains[next]!).head.getUint16(10, true)
+      await used(b.n, b.chains, next + count)
+      const parts = b.chains.slice(next, next + count).map((chain) => chain.data!.subarray(0, chain.written))
+      expect(new Uint8Array(Buffer.concat(parts).subarray(HEADER))).toEqual(bytes)
+      next += count
+    }
+    for (const bytes of [...small, segment, segment, ...small]) {
+      const offloads = bytes === segment ? header({ ...TSO4, gsoSize: 1000 }) : header()
+      await a.n.send([[offloads, bytes]])
+      await expectFrame(bytes)
+    }
+    expect(b.device.counters.rxFrames).toBe(82)
+  })
+
   it("segments for a guest that does not, with right checksums", async () => {
     wire()
     const a = await tapNic(A, GUEST_MAC)

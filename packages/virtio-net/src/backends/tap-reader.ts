@@ -56,7 +56,6 @@ export class TapReader {
     const buffers = this.#session.buffers(this.#pair)
     if (buffers === undefined || this.#deferred) return
     if (buffers !== this.#buffers) this.#adopt(buffers)
-    let received = false
     for (let budget = FRAMES_PER_TURN; ; ) {
       const allowed = Math.min(buffers.allowance(), budget, buffers.inOrder ? 1 : FRAMES)
       if (allowed < 1) break
@@ -64,13 +63,13 @@ export class TapReader {
       const room = this.#learn(buffers)
       if (this.#known === 0) break
       const frames = this.#read(buffers, allowed, !room)
-      if (this.#hand(buffers, frames)) received = true
+      // At once, so that the guest works on them while more are read.
+      if (this.#hand(buffers, frames)) this.#session.received(this.#pair)
       budget -= Math.max(1, frames)
       if (!this.#mayGoOn(buffers)) break
       if (budget <= 0) this.#goOnLater()
       if (budget <= 0) break
     }
-    if (received) this.#session.received(this.#pair)
   }
 
   #adopt(buffers: ReceiveBuffers): void {
