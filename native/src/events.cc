@@ -141,6 +141,8 @@ class Poller : public Napi::ObjectWrap<Poller> {
                                       {
                                           InstanceMethod<&Poller::Add>("add"),
                                           InstanceMethod<&Poller::Remove>("remove"),
+                                          InstanceMethod<&Poller::Pause>("pause"),
+                                          InstanceMethod<&Poller::Resume>("resume"),
                                           InstanceMethod<&Poller::Poll>("poll"),
                                           InstanceMethod<&Poller::RefLoop>("ref"),
                                           InstanceMethod<&Poller::UnrefLoop>("unref"),
@@ -203,16 +205,23 @@ class Poller : public Napi::ObjectWrap<Poller> {
     if (epoll_ < 0) throw Napi::Error::New(env, "Poller is closed");
   }
 
-  Napi::Value Add(const Napi::CallbackInfo& info) {
+  Napi::Value Control(const Napi::CallbackInfo& info, int operation, uint32_t events) {
     CheckOpen(info.Env());
     const int fd = FdArgument(info, 0);
     epoll_event event{};
-    event.events = EPOLLIN | EPOLLET;
-    if (info.Length() < 2 || !info[1].IsNumber()) ThrowType(info.Env(), "Poller.add: token must be a number");
+    event.events = events | EPOLLET;
+    if (info.Length() < 2 || !info[1].IsNumber()) ThrowType(info.Env(), "Poller: token must be a number");
     event.data.u32 = info[1].As<Napi::Number>().Uint32Value();
-    if (epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) != 0) ThrowErrno(info.Env(), errno, "epoll_ctl");
+    if (epoll_ctl(epoll_, operation, fd, &event) != 0) ThrowErrno(info.Env(), errno, "epoll_ctl");
     return info.Env().Undefined();
   }
+
+  Napi::Value Add(const Napi::CallbackInfo& info) { return Control(info, EPOLL_CTL_ADD, EPOLLIN); }
+
+  // The kernel always reports errors and hang-ups.
+  Napi::Value Pause(const Napi::CallbackInfo& info) { return Control(info, EPOLL_CTL_MOD, 0); }
+
+  Napi::Value Resume(const Napi::CallbackInfo& info) { return Control(info, EPOLL_CTL_MOD, EPOLLIN); }
 
   Napi::Value Remove(const Napi::CallbackInfo& info) {
     const int fd = FdArgument(info, 0);

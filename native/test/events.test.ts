@@ -124,6 +124,26 @@ describe("Poller", () => {
     expect(Math.max(...batches.map((batch) => batch.length))).toBeLessThanOrEqual(64)
   })
 
+  it("reports nothing of a member while it is paused, and what it missed when that ends", async () => {
+    const { poller, batches, next } = recorder()
+    const e = eventFd()
+    poller.add(e.fd, 4)
+    poller.pause(e.fd, 4)
+    e.signal()
+    await turn()
+    await turn()
+    expect(batches).toEqual([])
+    poller.resume(e.fd, 4)
+    await next()
+    expect(batches).toEqual([[4]])
+    e.signal()
+    await next()
+    expect(batches).toEqual([[4], [4]])
+    expect(() => poller.pause(1e6, 4)).toThrow(expect.objectContaining({ code: "EBADF" }))
+    poller.remove(e.fd)
+    expect(() => poller.resume(e.fd, 4)).toThrow(expect.objectContaining({ code: "ENOENT" }))
+  })
+
   it("polls on demand", () => {
     const { poller } = recorder()
     const e = eventFd()

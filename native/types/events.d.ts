@@ -37,6 +37,10 @@ export declare class Poller {
   readonly tokens: Uint32Array
   /** Throws with `code` EEXIST when `fd` is a member already, EPERM when it is of a kind that cannot be watched. */
   add(fd: number, token: number): void
+  /** Nothing of that member is reported any more but errors and hang-ups. Throws with `code` ENOENT when it is none. */
+  pause(fd: number, token: number): void
+  /** It is reported again, and at once if it is readable. */
+  resume(fd: number, token: number): void
   /** Call it before the descriptor is closed. Descriptors that are no members are ignored. */
   remove(fd: number): void
   /** Looks without waiting: fills `tokens` and returns how many. Not from within `onReady` while it still reads `tokens`. */

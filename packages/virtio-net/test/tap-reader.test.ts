@@ -27,6 +27,8 @@ class FakeTap {
   readonly waiting: Frame[] = []
   readonly length: number
   edge = (): void => {}
+  edges = 0
+  #listening = true
   #scheduled = false
 
   constructor(length: number) {
@@ -39,13 +41,23 @@ class FakeTap {
   arrive(frame: Frame): boolean {
     if (this.waiting.length === this.length) return false
     this.waiting.push(frame)
-    if (this.#scheduled) return true
+    this.#report()
+    return true
+  }
+
+  listen(on: boolean): void {
+    this.#listening = on
+    if (this.waiting.length > 0) this.#report()
+  }
+
+  #report(): void {
+    if (this.#scheduled || !this.#listening) return
     this.#scheduled = true
     setImmediate(() => {
       this.#scheduled = false
+      this.edges++
       this.edge()
     })
-    return true
   }
 
   #end(frames: number, status: number, needed = 0): number {
@@ -117,8 +129,8 @@ class FakeBackend implements NetBackend {
   }
 
   start(session: NetSession): void {
-    const lost = () => void this.lost++
-    this.#reader = new TapReader(0, this.tap as unknown as Tap, session, lost, 1500)
+    const events = { lost: () => void this.lost++, listen: (_: number, on: boolean) => this.tap.listen(on) }
+    this.#reader = new TapReader(0, this.tap as unknown as Tap, session, events, 1500)
   }
 
   stop(): void {
@@ -170,6 +182,29 @@ it("goes on in a later turn when a turn has had its share of frames", async () =
   await settle()
   expect(tap.waiting).toEqual([])
   expect(device.counters).toMatchObject({ rxFrames: 1, rxErrors: 600 })
+  await device.close()
+})
+
+it("is not woken by frames while the guest has no buffers for them", async () => {
+  const { n, device, tap } = await tapped(64, true)
+  n.post([[2000]])
+  tap.arrive(100)
+  tap.arrive(100)
+  await settle()
+  expect(device.counters.rxFrames).toBe(1)
+  const { edges } = tap
+  for (let frame = 0; frame < 10; frame++) {
+    tap.arrive(100)
+    await turn()
+  }
+  expect(tap.edges).toBe(edges)
+  n.post(Array.from({ length: 20 }, () => [2000]))
+  await settle()
+  expect(device.counters.rxFrames).toBe(12)
+  tap.arrive(100)
+  await settle()
+  expect(tap.edges).toBeGreaterThan(edges)
+  expect(device.counters.rxFrames).toBe(13)
   await device.close()
 })
 

@@ -18,12 +18,22 @@ const MERGEABLE = 1
 const FULL = 2
 const CLEAR_FLAGS = 4
 
+/** What a reader tells its backend. */
+export interface TapEvents {
+  /** Whether frames that arrive on the pair's queue are to be reported, by {@link TapReader.pump}; those that wait count as arriving. */
+  listen(pair: number, on: boolean): void
+  /** The TAP cannot be read any more. */
+  lost(errno: number): void
+}
+
 /** The way of frames from one queue of a TAP into the guest's buffers: the kernel writes them there. */
 export class TapReader {
   readonly #pair: number
   readonly #tap: Tap
   readonly #session: NetSession
-  readonly #lost: (errno: number) => void
+  readonly #events: TapEvents
+  /** Whether frames that arrive wake us; nobody could take them while there are no buffers. */
+  #listening = true
   /** Whose chains the TAP's ring holds. */
   #buffers: ReceiveBuffers | undefined
   /** The first of those that wait, of which the TAP's ring has `#known`; where they start there. */
@@ -34,12 +44,11 @@ export class TapReader {
   #deferred = false
   #usual: number
 
-  /** `lost` is called with the errno when the TAP cannot be read any more. */
-  constructor(pair: number, tap: Tap, session: NetSession, lost: (errno: number) => void, mtu: number) {
+  constructor(pair: number, tap: Tap, session: NetSession, events: TapEvents, mtu: number) {
     this.#pair = pair
     this.#tap = tap
     this.#session = session
-    this.#lost = lost
+    this.#events = events
     this.#usual = HEADER_BYTES + ETHERNET_HEADER_BYTES + VLAN_TAG_BYTES + mtu
     tap.drop()
   }
@@ -58,17 +67,16 @@ export class TapReader {
     if (buffers !== this.#buffers) this.#adopt(buffers)
     for (let budget = FRAMES_PER_TURN; ; ) {
       const allowed = Math.min(buffers.allowance(), budget, buffers.inOrder ? 1 : FRAMES)
-      if (allowed < 1) break
+      if (allowed < 1) return this.#listen(false)
       if (buffers.count < FEW_BUFFERS) buffers.refill()
       const room = this.#learn(buffers)
-      if (this.#known === 0) break
+      if (this.#known === 0) return this.#listen(false)
       const frames = this.#read(buffers, allowed, !room)
       // At once, so that the guest works on them while more are read.
       if (this.#hand(buffers, frames)) this.#session.received(this.#pair)
       budget -= Math.max(1, frames)
-      if (!this.#mayGoOn(buffers)) break
-      if (budget <= 0) this.#goOnLater()
-      if (budget <= 0) break
+      if (!this.#mayGoOn(buffers)) return
+      if (budget <= 0) return this.#goOnLater()
     }
   }
 
@@ -140,17 +148,27 @@ export class TapReader {
     const { result } = this.#tap
     const status = result[0]!
     if (status === 0) return true
+    if (status === EAGAIN) this.#listen(true)
     if (status === EAGAIN) return false
     // When no more can come the next read drops the frame.
     if (status === ENOBUFS) {
-      return buffers.refill(result[1]!) || buffers.count === buffers.limit || this.#known < buffers.count
+      if (buffers.refill(result[1]!) || buffers.count === buffers.limit || this.#known < buffers.count)
+        return true
+      this.#listen(false)
+      return false
     }
     // The kernel had no header for that frame and threw it away. Those behind it come with no edge of their own.
     if (status === EINVAL || status === EFAULT) {
       buffers.dropped("error")
       return true
     }
-    this.#lost(status)
+    this.#events.lost(status)
     return false
+  }
+
+  #listen(on: boolean): void {
+    if (on === this.#listening) return
+    this.#listening = on
+    this.#events.listen(this.#pair, on)
   }
 }

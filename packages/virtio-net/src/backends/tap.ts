@@ -128,6 +128,7 @@ class TapBackend implements NetBackend {
   #connect(): void {
     const session = this.#session!
     const lost = (errno: number) => this.#failed(errno)
+    const listen = (pair: number, on: boolean) => this.#listen(pair, on)
     const mtu = this.#mtu || DEFAULT_MTU
     this.#usable = session.memory.regions.every((region) => region.hostAddress !== 0)
     if (!this.#usable) {
@@ -136,7 +137,10 @@ class TapBackend implements NetBackend {
     }
     // What came before the guest could receive is old, and of other offloads.
     for (const tap of this.#taps) discard(tap.fd)
-    this.#readers = this.#taps.map((tap, pair) => new TapReader(pair, tap, session, lost, mtu))
+    this.#taps.forEach((tap, pair) => {
+      this.#poller.resume(tap.fd, pair)
+    })
+    this.#readers = this.#taps.map((tap, pair) => new TapReader(pair, tap, session, { lost, listen }, mtu))
     this.#writers = this.#taps.map((tap) => new TapWriter(tap, session, lost))
     this.#guard(() => {
       this.#applyQueues()
@@ -157,6 +161,13 @@ class TapBackend implements NetBackend {
     if ((offloads & USO) !== USO) offloads &= ~USO
     this.#taps[0]?.setOffloads(offloads)
     for (const reader of this.#readers) reader.setOffloads(offloads, this.#mtu || DEFAULT_MTU)
+  }
+
+  #listen(pair: number, on: boolean): void {
+    const tap = this.#taps[pair]
+    if (tap === undefined) return
+    if (on) this.#poller.resume(tap.fd, pair)
+    else this.#poller.pause(tap.fd, pair)
   }
 
   #readable(count: number): void {
