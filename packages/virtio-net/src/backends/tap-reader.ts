@@ -65,19 +65,21 @@ export class TapReader {
     const buffers = this.#session.buffers(this.#pair)
     if (buffers === undefined || this.#deferred) return
     if (buffers !== this.#buffers) this.#adopt(buffers)
-    for (let budget = FRAMES_PER_TURN; ; ) {
+    for (let budget = FRAMES_PER_TURN; budget > 0; ) {
       const allowed = Math.min(buffers.allowance(), budget, buffers.inOrder ? 1 : FRAMES)
-      if (allowed < 1) return this.#listen(false)
-      if (buffers.count < FEW_BUFFERS) buffers.refill()
+      if (allowed >= 1 && buffers.count < FEW_BUFFERS) buffers.refill()
       const room = this.#learn(buffers)
-      if (this.#known === 0) return this.#listen(false)
+      if (allowed < 1 || this.#known === 0) {
+        this.#listen(false)
+        return
+      }
       const frames = this.#read(buffers, allowed, !room)
       // At once, so that the guest works on them while more are read.
       if (this.#hand(buffers, frames)) this.#session.received(this.#pair)
-      budget -= Math.max(1, frames)
       if (!this.#mayGoOn(buffers)) return
-      if (budget <= 0) return this.#goOnLater()
+      budget -= Math.max(1, frames)
     }
+    this.#goOnLater()
   }
 
   #adopt(buffers: ReceiveBuffers): void {
