@@ -44,6 +44,7 @@ class EventFd : public Napi::ObjectWrap<EventFd> {
   explicit EventFd(const Napi::CallbackInfo& info) : Napi::ObjectWrap<EventFd>(info) {
     if (info.Length() > 0 && !info[0].IsUndefined()) {
       TakeOver(info.Env(), FdArgument(info, 0));
+      owned_ = info.Length() < 2 || !info[1].IsBoolean() || !info[1].As<Napi::Boolean>().Value();
       return;
     }
     fd_ = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -122,11 +123,13 @@ class EventFd : public Napi::ObjectWrap<EventFd> {
 
   void CloseAll() {
     if (epoll_ >= 0) close(epoll_);
-    if (fd_ >= 0) close(fd_);
+    if (fd_ >= 0 && owned_) close(fd_);
     epoll_ = fd_ = -1;
   }
 
   int fd_ = -1;
+  // It is closed with this object.
+  bool owned_ = true;
   // Made by the first wait.
   int epoll_ = -1;
   bool blocking_ = false;

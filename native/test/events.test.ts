@@ -49,6 +49,20 @@ describe("EventFd", () => {
   })
 })
 
+describe("an EventFd that is borrowed", () => {
+  it("signals the same counter, and is left open", () => {
+    const e = eventFd()
+    const borrowed = new EventFd(e.fd, true)
+    borrowed.signal()
+    expect(e.clear()).toBe(true)
+    borrowed.close()
+    borrowed.signal()
+    expect([borrowed.fd, e.clear()]).toEqual([-1, false])
+    e.signal()
+    expect(e.clear()).toBe(true)
+  })
+})
+
 describe("EventFd.wait", () => {
   it("tells of signals since the last wait, whatever the counter is", () => {
     const e = eventFd()

@@ -2,9 +2,10 @@
 export declare class EventFd {
   /**
    * `fd`: one that another process made and sent; it is taken over, its flags stay as they are, and no call ever waits on it.
-   * Throws, and takes nothing, when it is no eventfd.
+   * Throws, and takes nothing, when it is no eventfd. `borrowed`: somebody else closes it, another thread of this process
+   * say, and not before this object is closed. Default false.
    */
-  constructor(fd?: number)
+  constructor(fd?: number, borrowed?: boolean)
   /** The descriptor, -1 once closed. */
   readonly fd: number
   /** Adds one to the counter, which wakes whoever waits. Nothing happens once closed. */
