@@ -18,4 +18,5 @@ export {
 } from "./options.js"
 export { type Rate, TokenBuckets } from "./rate.js"
 export { isQueueSize } from "./ring-layout.js"
+export { SharedLimit } from "./shared-limit.js"
 export type { QueueState, SavedChain } from "./state.js"

@@ -33,6 +33,8 @@ export interface QueueOptions extends RingFeatures {
   readonly memory: GuestMemory
   /** The driver is to get a used buffer notification. Must not throw or call the queue. */
   readonly onInterrupt: () => void
+  /** Where to count, for those who have others see it. Default: an object of the queue's own. */
+  readonly counters?: QueueCounters | undefined
   /** The ring cannot be trusted any more; called once, from within `pop`. Must not throw or call the queue. */
   readonly onBroken: (reason: string) => void
 }

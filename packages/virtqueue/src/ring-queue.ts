@@ -16,13 +16,7 @@ const OK = TAKEN
 export class RingQueue implements DeviceQueue {
   readonly index: number
   readonly size: number
-  readonly counters: QueueCounters = {
-    chains: 0,
-    malformed: 0,
-    notifications: 0,
-    interrupts: 0,
-    interruptsSuppressed: 0,
-  }
+  readonly counters: QueueCounters
   readonly #options: QueueOptions
   readonly #memory: GuestMemory
   readonly #ring: Ring
@@ -53,6 +47,7 @@ export class RingQueue implements DeviceQueue {
   constructor(options: QueueOptions, ring: Ring) {
     this.index = options.index
     this.size = options.size
+    this.counters = options.counters ?? newCounters()
     this.#options = options
     this.#memory = options.memory
     this.#ring = ring
@@ -290,6 +285,10 @@ export class RingQueue implements DeviceQueue {
     this.#lastError = reason
     this.#options.onBroken(reason)
   }
+}
+
+function newCounters(): QueueCounters {
+  return { chains: 0, malformed: 0, notifications: 0, interrupts: 0, interruptsSuppressed: 0 }
 }
 
 function saved(chain: RingChain): SavedChain {
