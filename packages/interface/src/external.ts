@@ -4,6 +4,11 @@
  */
 export interface ExternalQueues {
   /**
+   * True: other threads of this process do it. Then guest memory has to be in SharedArrayBuffers, as all memory that is mapped
+   * is, and need not be memory that other processes can map.
+   */
+  readonly sameProcess?: boolean
+  /**
    * Which of the features of rings (VIRTIO_F_RING_INDIRECT_DESC, RING_EVENT_IDX, RING_PACKED, IN_ORDER) whoever works on them
    * can do; transports offer no other.
    */
@@ -14,9 +19,11 @@ export interface ExternalQueues {
    * queue that the device works on itself, by `DeviceContext.queues`, as others do.
    */
   readonly kicks: readonly (number | undefined)[]
+  /** By queue, what happened on it, where the device knows: for statistics, in the place of the transport's own counts. */
+  readonly counters?: readonly (object | undefined)[]
 }
 
-/** An enabled queue of such a device: `DeviceContext.external`. Valid until the device's reset. */
+/** An enabled queue of such a device: `DeviceContext.external`. Valid until the device's reset, or that of the queue. */
 export interface ExternalQueue {
   /** Number of descriptors that the driver chose. */
   readonly size: number
@@ -30,7 +37,8 @@ export interface ExternalQueue {
    * Has the kernel interrupt the driver whenever the eventfd `fd` is signalled, where it can and for as long as it can.
    * `changed(true)`: it does from now on. `changed(false)`: no more, so that the device has to look at `fd` and call
    * `interrupt` itself, as it has to from the start until told otherwise; a signal that came before is still in `fd`.
-   * `changed` may be called by `connect` already, and must not throw. For each queue it is called once.
+   * `changed` may be called by `connect` already, and must not throw. For each queue it is called once; when a queue was reset
+   * and enabled again, that is another one, whose connection ends the one of before.
    */
   connect(fd: number, changed: (direct: boolean) => void): void
 }

@@ -26,7 +26,7 @@ export interface VirtioDevice extends Stateful {
   readonly config: Uint8Array
   /**
    * Present, and the same for ever, when somebody else works on queues of the device. Then those of `DeviceContext.queues` are
-   * not for use, guest memory has to be one that others can map (`GuestMemoryRegion.file`), and `resetQueue` is absent.
+   * not for use, and guest memory has to be one that others can map (`GuestMemoryRegion.file`, but see `ExternalQueues.sameProcess`).
    */
   readonly external?: ExternalQueues
   /**
@@ -43,7 +43,8 @@ export interface VirtioDevice extends Stateful {
    * The driver resets one queue of an active device (2.6.1). Devices that have this are offered VIRTIO_F_RING_RESET. When
    * it returns or resolves no request of that queue is in flight and nothing of it will be touched again; chains in flight
    * are abandoned. `context.queues` is without the queue already, and whoever still holds it pushes and pops in vain. If
-   * the driver enables the queue again, another one takes its place there, and a `notify` follows. Must not reject.
+   * the driver enables the queue again, another one takes its place there, and a `notify` follows. The same goes for
+   * `context.external`, but that the rings there are closed by nobody but the device. Must not reject.
    * Neither `reset` nor another `resetQueue` of that queue comes while it is pending.
    */
   resetQueue?(queueIndex: number): void | Promise<void>

@@ -65,6 +65,7 @@ export class PciInterrupts implements BusDevice {
   /** Signals of the eventfd are used buffer notifications of the queue: `ExternalQueue.connect`. */
   connect(queue: number, fd: number, changed: (direct: boolean) => void): void {
     const connection = { fd, changed, end: undefined, direct: false }
+    this.#connections.get(queue)?.end?.()
     this.#connections.set(queue, connection)
     this.#connectVector(queue, connection)
   }

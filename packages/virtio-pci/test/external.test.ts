@@ -94,6 +94,22 @@ describe("a device whose queues somebody else works on, on a PCI bus", () => {
     expect([log, served(host).flat()]).toEqual([[true, true, false], []])
   })
 
+  it("has one interrupt for a queue that was reset and enabled again", async () => {
+    const device = new FarDevice({ queueReset: true })
+    const { driver, host } = busMachine(device)
+    driver.wantedFeatures |= FEATURE.RING_RESET
+    await driver.start()
+    const log: string[] = []
+    device.context!.external![0]!.connect(7, (direct) => log.push(`first ${direct}`))
+    await driver.resetQueue(0)
+    expect([log.splice(0), served(host).flat()]).toEqual([["first true", "first false"], []])
+    driver.setupQueue(0, 8)
+    device.context!.external![0]!.connect(7, (direct) => log.push(`second ${direct}`))
+    expect([log.at(-1), served(host).flat()]).toEqual(["second true", [7]])
+    await driver.reset()
+    expect(served(host).flat()).toEqual([])
+  })
+
   it("interrupts by itself with INTx", async () => {
     const device = new FarDevice()
     const { driver, host } = busMachine(device, { msix: false })

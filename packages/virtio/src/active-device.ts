@@ -27,6 +27,8 @@ export class ActiveDevice {
   readonly #owner: ActiveDeviceOwner
   /** Of the present activation: `DeviceContext.queues`. */
   #queues: (Queue | undefined)[] = []
+  /** Of the present activation: `DeviceContext.external`. */
+  #external: (ExternalQueue | undefined)[] | undefined
   /** Changes at each activation and deactivation: what an older context asks for is dropped (bad-input #27). */
   #generation = 0
   #active = false
@@ -52,12 +54,13 @@ export class ActiveDevice {
     memory: GuestMemory,
     features: bigint,
     queues: (Queue | undefined)[],
-    external?: readonly (ExternalQueue | undefined)[],
+    external?: (ExternalQueue | undefined)[],
   ): void {
     this.#active = true
     this.#touched = true
     this.#generation++
     this.#queues = queues
+    this.#external = external
     try {
       this.#device.activate({
         ...this.#context(memory, features),
@@ -98,9 +101,10 @@ export class ActiveDevice {
     this.#touched = true
   }
 
-  /** The driver enabled a queue of the active device. */
-  addQueue(queueIndex: number, queue: Queue | undefined): void {
+  /** The driver enabled a queue of the active device; `external`: others work on it. */
+  addQueue(queueIndex: number, queue: Queue | undefined, external?: ExternalQueue): void {
     this.#queues[queueIndex] = queue
+    if (this.#external !== undefined) this.#external[queueIndex] = external
   }
 
   /**
@@ -108,7 +112,7 @@ export class ActiveDevice {
    * never rejects, tells when it is, and whether the device is still in the same activation.
    */
   resetQueue(queueIndex: number): Promise<boolean> | undefined {
-    this.#queues[queueIndex] = undefined
+    this.addQueue(queueIndex, undefined)
     try {
       const pending = this.#device.resetQueue?.(queueIndex)
       return pending === undefined ? undefined : this.#awaitQueue(pending)

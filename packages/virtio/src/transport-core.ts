@@ -272,34 +272,39 @@ export class TransportCore {
   }
 
   /** Those that the driver enabled and others work on. They reach the guest until the next deactivation. */
-  #externalQueues({ kicks }: ExternalQueues): (ExternalQueue | undefined)[] {
+  #externalQueues(external: ExternalQueues): (ExternalQueue | undefined)[] {
+    return this.#queues.enabled.map((_, index) => this.#externalQueue(external, index))
+  }
+
+  #externalQueue({ kicks }: ExternalQueues, index: number): ExternalQueue | undefined {
     const events = this.#events
-    return this.#queues.enabled.map((queue, index) => {
-      if (queue === undefined || kicks[index] === undefined) return undefined
-      const { size } = queue
-      const config = this.#queues.get(index)!
-      // Nobody uses it, but as long as it is open the queue is the one that was handed over.
-      const isCurrent = () => config.queue === queue
-      return {
-        size,
-        desc: config.address("desc"),
-        avail: config.address("avail"),
-        used: config.address("used"),
-        interrupt: () => {
-          if (isCurrent() && !this.#status.isDead) events.queueInterrupt(index)
-        },
-        connect: (fd, changed) => {
-          if (isCurrent()) events.connectQueue?.(index, fd, changed)
-        },
-      }
-    })
+    const config = this.#queues.get(index)!
+    const { queue } = config
+    if (queue === undefined || kicks[index] === undefined) return undefined
+    // Nobody uses it, but as long as it is open the queue is the one that was handed over.
+    const isCurrent = () => config.queue === queue
+    return {
+      size: queue.size,
+      desc: config.address("desc"),
+      avail: config.address("avail"),
+      used: config.address("used"),
+      interrupt: () => {
+        if (isCurrent() && !this.#status.isDead) events.queueInterrupt(index)
+      },
+      connect: (fd, changed) => {
+        if (isCurrent()) events.connectQueue?.(index, fd, changed)
+      },
+    }
   }
 
   /** The driver enabled a queue of an active device; there may be chains in it already. */
   #startQueue(config: QueueConfig): void {
     const { index, queue } = config
-    this.#active.addQueue(index, queue)
-    queue?.enableNotification()
+    const { external } = this.device
+    const handedOver = external && this.#externalQueue(external, index)
+    this.#active.addQueue(index, queue, handedOver)
+    // Whoever works on the ring does that.
+    if (handedOver === undefined) queue?.enableNotification()
     this.notify(index)
   }
 

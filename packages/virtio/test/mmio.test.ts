@@ -38,6 +38,45 @@ describe("a device whose queues somebody else works on", () => {
     expect(device.calls.includes("late")).toBe(false)
   })
 
+  it("can have one of them reset and enabled again, which hands over another", async () => {
+    const device = new FarDevice({ queueReset: true })
+    const { driver, interrupt, memory } = setup({ device })
+    driver.wantedFeatures |= FEATURE.RING_RESET
+    await driver.start()
+    const before = device.context!.external![0]!
+    await driver.resetQueue(0)
+    expect(device.context!.external![0]).toBeUndefined()
+    before.interrupt()
+    before.connect(8, () => device.calls.push("late"))
+    driver.notify(0)
+    const { desc, avail, used } = driver.setupQueue(0, 8)
+    memory.fill(used, 4, 0x55)
+    const again = device.context!.external![0]!
+    expect(again).toMatchObject({ size: 8, desc, avail, used })
+    expect(device.context!.external![1]!.size).toBe(8)
+    expect(device.calls).toEqual(["activate", "resetQueue 0", "notify 0"])
+    expect(interrupt.count).toBe(0)
+    again.interrupt()
+    expect(interrupt.count).toBe(1)
+  })
+
+  it("hands over one that is enabled late, whose ring nobody here touches", async () => {
+    const device = new FarDevice({ queueReset: true })
+    // What it does there is not ours.
+    device.notify = () => {}
+    const { driver, memory } = setup({ device })
+    driver.wantedFeatures |= FEATURE.RING_RESET
+    await driver.start({ queues: 1 })
+    expect(device.context!.external![1]).toBeUndefined()
+    const [desc, avail, used] = [0x8000, 0x9000, 0xa000]
+    memory.fill(used, 128, 0x55)
+    driver.writeQueue(1, 8, { desc, avail, used })
+    expect(device.context!.external![1]).toMatchObject({ size: 8, desc, avail, used })
+    const bytes = new Uint8Array(128)
+    memory.read(used, bytes)
+    expect(bytes.every((byte) => byte === 0x55)).toBe(true)
+  })
+
   it("keeps those that nobody else works on", async () => {
     const device = Object.assign(new EchoDevice(), { external: { ringFeatures: 0n, kicks: [100] } })
     const { driver } = setup({ device })

@@ -155,7 +155,7 @@ export function checkSharing(device: VmDevice, backing: MemoryBacking): void {
 }
 
 function needsSharedMemory(device: VmDevice): boolean {
-  return "external" in device && device.external !== undefined
+  return "external" in device && device.external !== undefined && !device.external.sameProcess
 }
 
 const RING_OFFERS = ["packed", "inOrder", "eventIdx", "indirect"]

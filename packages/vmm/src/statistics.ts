@@ -1,3 +1,4 @@
+import type { VirtioDevice } from "@virtkit/interface"
 import type { Machine } from "./machine-build.js"
 
 export interface VmStatistics {
@@ -54,10 +55,15 @@ export function collectStatistics(machine: Machine, phases: Phases): VmStatistic
     },
     devices: machine.transports().map(({ name, device, queues }) => ({
       name,
-      queues: queues.map((queue) => queue && { ...queue.counters }),
+      queues: queues.map((queue, index) => queue && { ...(countersOf(device, index) ?? queue.counters) }),
       ...("engine" in device && typeof device.engine === "string" && { engine: device.engine }),
     })),
     ranges: machine.spaces.mapped,
     messages: machine.interrupts.messages,
   }
+}
+
+/** Of a queue that somebody else works on. */
+function countersOf(device: object, queue: number): object | undefined {
+  return (device as Partial<VirtioDevice>).external?.counters?.[queue]
 }

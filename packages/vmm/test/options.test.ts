@@ -56,6 +56,9 @@ describe("options", () => {
       checkOptions({ kernel: "k", ...(memoryBacking && { memoryBacking }) }, devices).memoryBacking
     expect([backing(undefined, near), backing(undefined, near, far)]).toEqual(["anonymous", "memfd"])
     expect([backing("hugetlb", far), backing("memfd", near)]).toEqual(["hugetlb", "memfd"])
+    // Threads of this process have it already.
+    const threads = { ...far, external: { ...far.external, sameProcess: true } } as VirtioDevice
+    expect([backing(undefined, threads), backing("anonymous", threads)]).toEqual(["anonymous", "anonymous"])
     expect(() => backing("anonymous", near, far)).toThrow(ConfigError)
     expect(() => checkSharing(far, "anonymous")).toThrow(/far: another process serves it.*"memfd"/)
   })
