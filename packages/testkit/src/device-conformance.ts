@@ -8,6 +8,8 @@ import type { RingKind } from "./conformance/raw-ring.js"
 export interface DeviceConformanceOptions extends DeviceBenchOptions {
   /** A device, freshly made of the same options each time. The suite closes it. */
   setup(): VirtioDevice | Promise<VirtioDevice>
+  /** Whether it can be saved at all: `state` throws otherwise. Default true. */
+  saves?: boolean
 }
 
 /**
@@ -20,7 +22,8 @@ export function deviceConformance(runner: TestRunner, options: DeviceConformance
     runner.describe(`device conformance, ${kind} rings (${kind === "split" ? 2.7 : 2.8})`, () => {
       if (kind === "split") {
         runner.describe("identity and configuration", () => identityTests(runner, withDevice))
-        runner.describe("state", () => deviceStateTests(runner, withDevice, options))
+        if (options.saves !== false)
+          runner.describe("state", () => deviceStateTests(runner, withDevice, options))
       }
       runner.describe("life", () => lifeTests(runner, withDevice))
       runner.describe("queues", () => deviceRingTests(runner, kind, withDevice, options))
