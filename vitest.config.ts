@@ -1,11 +1,13 @@
 import { fileURLToPath } from "node:url"
 import { defineConfig } from "vitest/config"
+import { workersFromSources } from "./packages/tooling/vitest-workers.mjs"
 
 const packages = fileURLToPath(new URL("./packages", import.meta.url))
 const report = `${packages}/tooling/vitest-report.mjs`
 
 // Tests run against the sources: `@virtkit/x` and `@virtkit/x/y` are the files that the package's exports are built from.
 export default defineConfig({
+  plugins: [workersFromSources()],
   resolve: {
     alias: [
       { find: /^@virtkit\/(?!native)([a-z-]+)$/, replacement: `${packages}/$1/src/index.ts` },

@@ -9,13 +9,13 @@ import { filesBelow, runAlone, shown, workspaces } from "./check-lib.mjs"
  * @typedef {object} Rule one package's row
  * @property {string} layer "0" to "9" or a word such as "test"
  * @property {"nothing" | "everything below" | "anything" | "listed"} kind
- * @property {Map<string, string | undefined>} listed package ids allowed by name, with the path below src/ that they are
- *   confined to, if any
+ * @property {Map<string, string[]>} listed package ids allowed by name, with the paths below src/ that they are confined
+ *   to, if any
  */
 
 /**
  * Reads the rows `| layer | packages | may import |`. Cells hold package ids in backquotes; the last cell holds
- * "nothing", "anything", "everything below", and ids, each perhaps with "in `path`".
+ * "nothing", "anything", "everything below", and ids, each perhaps with "in `path`" or "in `path` and `path`".
  * @param {string} markdown
  * @returns {Map<string, Rule>} by package id
  */
@@ -28,7 +28,10 @@ export function parseLayers(markdown) {
     if (layer === undefined || packages === undefined || allowed === undefined || cells.length !== 5) continue
     if (!/^(\d|test|tools)$/.test(layer)) continue
     const listed = new Map(
-      [...allowed.matchAll(/`([\w-]+)`(?: in `([^`]+)`)?/g)].map((m) => [m[1] ?? "", m[2]]),
+      [...allowed.matchAll(/`([\w-]+)`((?: (?:in|and) `[^`]+`)*)/g)].map(([, to = "", paths = ""]) => [
+        to,
+        [...paths.matchAll(/`([^`]+)`/g)].map(([, path = ""]) => path),
+      ]),
     )
     const kind = /** @type {const} */ (["anything", "everything below", "nothing"]).find((k) =>
       allowed.includes(k),
@@ -61,8 +64,8 @@ export function refusal(rules, from, to) {
   if (target.layer > rule.layer)
     return `the table lets ${from.id} import upwards: ${to} is in layer ${target.layer}`
   const confined = listed.get(to)
-  if (!from.test && confined !== undefined && !from.file.startsWith(confined)) {
-    return `${from.id} may import ${to} only in src/${confined}`
+  if (!from.test && confined?.length && !confined.some((path) => from.file.startsWith(path))) {
+    return `${from.id} may import ${to} only in src/${confined.join(" and src/")}`
   }
   return undefined
 }

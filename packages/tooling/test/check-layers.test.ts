@@ -45,6 +45,17 @@ describe("refusal", () => {
     expect(refusal(rules, from("disk", "device.ts"), "addon")).toMatch("only in src/backends/")
   })
 
+  it("confines one to several folders, too", () => {
+    const rules = parseLayers(
+      table.replaceAll("`backends/`", "`backends/` and `threads/`, `ring` in `threads/`"),
+    )
+    expect(refusal(rules, from("disk", "backends/file.ts"), "addon")).toBeUndefined()
+    expect(refusal(rules, from("disk", "threads/one.ts"), "addon")).toBeUndefined()
+    expect(refusal(rules, from("disk", "device.ts"), "addon")).toMatch("src/backends/ and src/threads/")
+    expect(refusal(rules, from("disk", "threads/one.ts"), "ring")).toBeUndefined()
+    expect(refusal(rules, from("disk", "backends/file.ts"), "ring")).toMatch("only in src/threads/")
+  })
+
   it("lets tests import lower layers and the testkit, not upper ones", () => {
     expect(refusal(rules, from("disk", "a.test.ts", true), "ring")).toBeUndefined()
     expect(refusal(rules, from("disk", "a.test.ts", true), "testkit")).toBeUndefined()
