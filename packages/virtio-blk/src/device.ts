@@ -1,6 +1,7 @@
-import { ConfigError, type DeviceContext, StateError, type VirtioDevice } from "@virtkit/interface"
-import { Limiter } from "@virtkit/virtqueue"
+import { ConfigError, type DeviceContext, StateError } from "@virtkit/interface"
+import { Limiter, type SharedLimit } from "@virtkit/virtqueue"
 import type { BlockBackend } from "./backend.js"
+import type { BlockDevice, CacheMode } from "./block-device.js"
 import { blockConfig, blockFeatures, setCapacity } from "./config.js"
 import {
   CONFIG,
@@ -18,16 +19,9 @@ import { type BlockLimits, rateOf } from "./limits.js"
 import type { DiskLimits } from "./request.js"
 import { type BlockState, parseBlockState } from "./state.js"
 
-/**
- * When written data is durable: with "writeback" when the guest flushes it, with "writethrough" when the write completes
- * (unless the driver chooses write-back), with "unsafe" when the host pleases: flushes do nothing. "direct" is "writeback"
- * that goes past the host's page cache.
- */
-export type CacheMode = "writeback" | "writethrough" | "unsafe" | "direct"
-
-export interface BlockDeviceOptions {
+/** What a disk is for its driver, wherever it is worked on. */
+export interface DiskOptions {
   readonly name: string
-  readonly backend: BlockBackend
   readonly cache: CacheMode
   readonly queues: number
   readonly queueSize: number
@@ -37,8 +31,43 @@ export interface BlockDeviceOptions {
   readonly poll: number
 }
 
-/** The virtio block device (virtio 1.3, section 5.2). Made by `block`. */
-export class BlockDevice implements VirtioDevice {
+export interface BlockDeviceOptions extends DiskOptions {
+  readonly backend: BlockBackend
+  /** Where other threads look, if the device has a part of the queues only. */
+  readonly shared?: SharedParts
+}
+
+/** What several devices that are one disk have in common. */
+export interface SharedParts {
+  readonly counters: BlockCounters
+  /** By queue, requests that the backend has. */
+  readonly inFlight: Int32Array
+  readonly limit: SharedLimit
+  /** Most requests in flight: the largest sizes of the queues that this one has. */
+  readonly depth: number
+}
+
+/** 5.2.4: seg_max counts the data segments; header and status need a descriptor each. */
+export function segMaxOf(queueSize: number): number {
+  return Math.max(1, Math.min(queueSize - 2, 254))
+}
+
+/** Whether the driver wrote the only field that it may write, if CONFIG_WCE is offered, as it always is (5.2.4): to what. */
+export function writtenCacheMode(offset: number, data: Uint8Array): number | undefined {
+  const at = CONFIG.writeback - offset
+  return at < 0 || at >= data.length ? undefined : data[at]! & 1
+}
+
+/** Throws ConfigError unless a disk of `now` bytes can be made `size` bytes long. */
+export function checkNewSize(name: string, now: number, size: number | undefined): void {
+  if (size === undefined || (Number.isSafeInteger(size) && size % SECTOR_BYTES === 0 && size >= now)) return
+  throw new ConfigError(
+    `disk ${name} has ${now} bytes; it can grow to a multiple of ${SECTOR_BYTES}, not to ${size}`,
+  )
+}
+
+/** The virtio block device (virtio 1.3, section 5.2) that works on the thread that made it. */
+export class LocalBlockDevice implements BlockDevice {
   readonly name: string
   readonly deviceType: number = VIRTIO_ID_BLOCK
   readonly features: bigint
@@ -46,7 +75,8 @@ export class BlockDevice implements VirtioDevice {
   readonly config: Uint8Array
   readonly counters: Readonly<BlockCounters>
 
-  readonly #counters: BlockCounters = newCounters()
+  readonly #counters: BlockCounters
+  readonly #shared: SharedParts | undefined
   readonly #backend: BlockBackend
   readonly #cache: CacheMode
   readonly #id: Uint8Array = new Uint8Array(ID_BYTES)
@@ -60,16 +90,17 @@ export class BlockDevice implements VirtioDevice {
   constructor(options: BlockDeviceOptions) {
     const { backend, queues, queueSize } = options
     this.name = options.name
+    this.#shared = options.shared
+    this.#counters = options.shared?.counters ?? newCounters()
     this.counters = this.#counters
     this.#backend = backend
     this.#cache = options.cache
     this.#poll = options.poll
     this.queueMaxSizes = new Array<number>(queues).fill(queueSize)
     this.features = blockFeatures(backend.info, queues)
-    // 5.2.4: seg_max counts the data segments; header and status need a descriptor each.
-    const segMax = Math.max(1, Math.min(queueSize - 2, 254))
-    this.config = blockConfig(backend.info, queues, segMax, options.cache !== "writethrough")
-    this.#limiter = new Limiter(rateOf(options.name, options.limits), () => this.#executor?.resume())
+    this.config = blockConfig(backend.info, queues, segMaxOf(queueSize), options.cache !== "writethrough")
+    const resume = () => this.#executor?.resume()
+    this.#limiter = new Limiter(rateOf(options.name, options.limits), resume, options.shared?.limit)
     this.#id.set(new TextEncoder().encode(options.serial).subarray(0, ID_BYTES))
     this.#limits = {
       capacity: backend.info.size / SECTOR_BYTES,
@@ -79,7 +110,6 @@ export class BlockDevice implements VirtioDevice {
     }
   }
 
-  /** Bytes. */
   get size(): number {
     return this.#limits.capacity * SECTOR_BYTES
   }
@@ -88,21 +118,18 @@ export class BlockDevice implements VirtioDevice {
     return this.#limits.readonly
   }
 
-  /** What carries requests out: "io_uring" or "threads" for files; undefined when the backend does that itself. */
   get engine(): string | undefined {
     return this.#backend.info.engine
   }
 
-  /** Requests that the backend has. */
   get inFlight(): number {
     return this.#executor?.inFlight ?? 0
   }
 
   writeConfig(offset: number, data: Uint8Array): void {
-    // 5.2.4: writeback is the only field that a driver may write, if CONFIG_WCE is offered; it always is.
-    const at = CONFIG.writeback - offset
-    if (at < 0 || at >= data.length) return
-    this.config[CONFIG.writeback] = data[at]! & 1
+    const writeback = writtenCacheMode(offset, data)
+    if (writeback === undefined) return
+    this.config[CONFIG.writeback] = writeback
     this.#chooseCache()
   }
 
@@ -119,7 +146,8 @@ export class BlockDevice implements VirtioDevice {
       limits: this.#limits,
       counters: this.#counters,
       limiter: this.#limiter,
-      depth: this.queueMaxSizes.reduce((sum, size) => sum + size, 0),
+      depth: this.#shared?.depth ?? this.queueMaxSizes.reduce((sum, size) => sum + size, 0),
+      queueInFlight: this.#shared?.inFlight ?? this.queueMaxSizes.map(() => 0),
       id: this.#id,
       poll: this.#poll,
     })
@@ -149,21 +177,9 @@ export class BlockDevice implements VirtioDevice {
     return this.#closed
   }
 
-  /**
-   * Changes the size of the disk while the guest runs, and tells the guest: to `size` bytes, a multiple of 512 and no
-   * less than now, or, without `size`, to what the file or device has become by other means. Throws ConfigError,
-   * SystemError, and StateError once closed.
-   */
   async resize(size?: number): Promise<void> {
     if (this.#closed !== undefined) throw new StateError(`disk ${this.name} is closed`)
-    if (
-      size !== undefined &&
-      (!Number.isSafeInteger(size) || size % SECTOR_BYTES !== 0 || size < this.size)
-    ) {
-      throw new ConfigError(
-        `disk ${this.name} has ${this.size} bytes; it can grow to a multiple of ${SECTOR_BYTES}, not to ${size}`,
-      )
-    }
+    checkNewSize(this.name, this.size, size)
     await this.#backend.resize(size)
     const bytes = this.#backend.info.size
     this.#limits.capacity = bytes / SECTOR_BYTES
@@ -172,7 +188,6 @@ export class BlockDevice implements VirtioDevice {
     else this.#context.updateConfig(update)
   }
 
-  /** Changes the rate limits, or ends them. Throws ConfigError. */
   setLimits(limits: BlockLimits | undefined): void {
     this.#limiter.set(rateOf(this.name, limits))
   }

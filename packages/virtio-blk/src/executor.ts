@@ -46,6 +46,8 @@ export interface ExecutorOptions {
   readonly limiter: Limiter
   /** Most requests in flight: the largest sizes of all queues together. */
   readonly depth: number
+  /** By queue, zeroes: the executor counts there the requests that the backend has. */
+  readonly queueInFlight: number[] | Int32Array
   /** 20 bytes, the answer to GET_ID. */
   readonly id: Uint8Array
   /** Longest time to look for work instead of waiting for it, microseconds; 0: never. */
@@ -79,7 +81,7 @@ export class Executor implements BlockSession {
   readonly #free: Slot[] = []
   readonly #slots: Slot[] = []
   /** By queue: requests that the backend has, those of a queue that was reset included. */
-  readonly #queueInFlight: number[]
+  readonly #queueInFlight: number[] | Int32Array
   /** By queue: who waits until it has none. */
   readonly #whenIdle: ((() => void) | undefined)[]
   #active = true
@@ -122,7 +124,7 @@ export class Executor implements BlockSession {
     this.#goOn = () => this.woken()
     // A slot for every chain that can be in flight: a queue never runs out of them (bad-input #17).
     this.depth = options.depth
-    this.#queueInFlight = queues.map(() => 0)
+    this.#queueInFlight = options.queueInFlight
     this.#whenIdle = queues.map(() => undefined)
     this.#pushed = queues.map(() => false)
     this.#deferred = queues.map(() => false)

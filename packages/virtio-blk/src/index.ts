@@ -1,9 +1,11 @@
 import { ConfigError } from "@virtkit/interface"
 import type { BlockBackend } from "./backend.js"
 import type { EngineChoice } from "./backends/engine.js"
+import { imageOptions } from "./backends/options.js"
 import type { CreateQcow2Options } from "./backends/qcow2/create.js"
 import type { Qcow2Info } from "./backends/qcow2/inspect.js"
-import { BlockDevice, type CacheMode } from "./device.js"
+import type { BlockDevice, CacheMode } from "./block-device.js"
+import { LocalBlockDevice } from "./device.js"
 import { type BlockLimits, rateOf } from "./limits.js"
 
 export {
@@ -22,8 +24,8 @@ export type { CreateQcow2Options } from "./backends/qcow2/create.js"
 export { ImageError } from "./backends/qcow2/errors.js"
 export type { Qcow2Info } from "./backends/qcow2/inspect.js"
 export type { Qcow2Snapshot } from "./backends/qcow2/snapshots.js"
+export type { BlockDevice, CacheMode } from "./block-device.js"
 export type { BlockCounters } from "./counters.js"
-export type { BlockDevice, CacheMode } from "./device.js"
 export type { BlockLimits } from "./limits.js"
 export type { BlockState } from "./state.js"
 
@@ -34,7 +36,7 @@ interface CommonOptions {
   serial?: string
   /** Default "writeback". */
   cache?: CacheMode
-  /** Number of request queues, 1 to 64; one for each CPU of the guest is best. Default 1. */
+  /** Number of request queues, 1 to 64; one for each CPU of the guest is best. Default 1, or as many as there are threads. */
   queues?: number
   /** Largest size of each queue: a power of two from 4 to 1024. Default 256. */
   queueSize?: number
@@ -62,9 +64,15 @@ export interface BlockFileOptions extends CommonOptions {
   /**
    * Nothing else needs the thread of the device: of a raw image, writes into the page cache are done on it, which is several times as quick as
    * to have them done. It waits when the cache is full of what the disk does not take; after long waits the engine
-   * has them for a second or more. Default false.
+   * has them for a second or more. Default false, true with `thread`.
    */
   mayWait?: boolean
+  /**
+   * Threads that do the work of this disk, and nothing else; the thread of the VM has no part in requests then. True: one. A number:
+   * so many, queue n on thread n modulo that, as many as there are queues at most; a qcow2 image can have one. The disk
+   * cannot be saved then, and transports that cannot hand over their queues cannot have it. Default false.
+   */
+  thread?: boolean | number
   /**
    * Of a qcow2 image: the files that it, and what it is laid over, may name as backing files, and folders whose files they
    * may be. Default: none; an image with a backing file is refused then.
@@ -81,7 +89,9 @@ export type BlockOptions = BlockFileOptions | BlockBackendOptions
 
 /** Makes a virtio block device. Throws ConfigError, or SystemError when the host fails. */
 export async function block(options: BlockOptions): Promise<BlockDevice> {
-  const { name = "blk", serial = "", cache = "writeback", queues = 1, queueSize = 256 } = options
+  const threads = "thread" in options ? threadsOf(options) : 0
+  const { name = "blk", serial = "", cache = "writeback", queueSize = 256 } = options
+  const { queues = Math.max(1, threads) } = options
   if (new TextEncoder().encode(serial).length > 20) {
     throw new ConfigError(`serial number "${serial}" of disk ${name} is longer than 20 bytes`)
   }
@@ -107,20 +117,35 @@ export async function block(options: BlockOptions): Promise<BlockDevice> {
   if (!(poll >= 0 && poll <= 1000))
     throw new ConfigError(`disk ${name} can look for work for 0 to 1000 microseconds, not ${poll}`)
   rateOf(name, limits)
-  const backend = "backend" in options ? options.backend : await openFile(options, queues * queueSize)
-  return new BlockDevice({ name, serial, cache, queues, queueSize, backend, limits, poll })
+  const disk = { name, serial, cache, queues, queueSize, limits, poll }
+  if ("backend" in options) return new LocalBlockDevice({ ...disk, backend: options.backend })
+  checkFile(options)
+  if (threads > 0) {
+    const { openThreaded } = await import("./threads/open.js")
+    return openThreaded(disk, options, threads)
+  }
+  return new LocalBlockDevice({ ...disk, backend: await openFile(options, queues * queueSize) })
 }
 
-async function openFile(options: BlockFileOptions, depth: number): Promise<BlockBackend> {
-  const {
-    path,
-    format = "raw",
-    readonly = false,
-    cache,
-    backing = [],
-    engine = "auto",
-    mayWait = false,
-  } = options
+function threadsOf(options: Partial<BlockFileOptions>): number {
+  const { thread = false, queues, name = "blk", format } = options
+  if (thread === false) return 0
+  if ("backend" in options)
+    throw new ConfigError(`disk ${name} has a backend of its own, which cannot be moved to threads`)
+  const threads = thread === true ? 1 : thread
+  const most = queues ?? 64
+  if (!Number.isInteger(threads) || threads < 1 || threads > most)
+    throw new ConfigError(
+      `disk ${name} can have 1 to ${most} threads, as many as it has queues, not ${thread}`,
+    )
+  if (format === "qcow2" && threads > 1)
+    throw new ConfigError(
+      `disk ${name}: a qcow2 image can have one thread, not ${threads}: its tables are in one place`,
+    )
+  return threads
+}
+
+function checkFile({ path, format = "raw", backing = [], engine = "auto" }: BlockFileOptions): void {
   if (typeof path !== "string" || path === "") throw new ConfigError("a disk needs a path or a backend")
   if (format !== "raw" && format !== "qcow2")
     throw new ConfigError(`format of disk ${path} must be raw or qcow2, not "${format}"`)
@@ -128,15 +153,16 @@ async function openFile(options: BlockFileOptions, depth: number): Promise<Block
     throw new ConfigError(`disk ${path}: only qcow2 images have backing files`)
   if (engine !== "auto" && engine !== "io_uring" && engine !== "threads")
     throw new ConfigError(`engine of disk ${path} must be auto, io_uring or threads, not "${engine}"`)
-  const unsafe = cache === "unsafe"
-  const direct = cache === "direct"
+}
+
+async function openFile(options: BlockFileOptions, depth: number): Promise<BlockBackend> {
   // Loaded only here, so that disks in memory need no addon.
-  if (format === "qcow2") {
+  if (options.format === "qcow2") {
     const { qcow2Backend } = await import("./backends/qcow2/index.js")
-    return qcow2Backend({ path, readonly, unsafe, direct, backing, depth, engine })
+    return qcow2Backend({ ...imageOptions(options, depth), backing: options.backing ?? [] })
   }
   const { fileBackend } = await import("./backends/file.js")
-  return fileBackend({ path, readonly, unsafe, direct, depth, engine, mayWait })
+  return fileBackend({ ...imageOptions(options, depth), mayWait: options.mayWait ?? false })
 }
 
 /** Makes an empty qcow2 image, or an overlay. Throws ConfigError, or an error of the file system. */

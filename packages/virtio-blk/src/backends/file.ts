@@ -42,16 +42,47 @@ export interface FileBackendOptions {
   readonly mayWait?: boolean
 }
 
+/** An image whose lock is held, as plain data: other threads of the process can use it while it is open. */
+export interface OpenedFile {
+  readonly image: OpenedImage
+  readonly direct: DirectAccess | undefined
+}
+
 /** A raw image file or a block device. Data goes between it and guest memory by system calls on other threads. */
 export async function fileBackend(options: FileBackendOptions): Promise<BlockBackend> {
-  const image = await openImage(options.path, options.readonly)
-  let direct: DirectAccess | undefined
+  const file = await openFile(options)
   try {
-    if (options.direct) direct = await openDirect(image)
-    return new FileBackend(image, options, direct)
+    return fileBackendOn(file, options, () => closeFile(file))
   } catch (error) {
-    if (direct !== undefined) await promisify(close)(direct.fd)
+    await closeFile(file)
+    throw error
+  }
+}
+
+export async function openFile({ path, readonly, direct }: FileBackendOptions): Promise<OpenedFile> {
+  const image = await openImage(path, readonly)
+  try {
+    return { image, direct: direct ? await openDirect(image) : undefined }
+  } catch (error) {
     await promisify(close)(image.fd)
+    throw error
+  }
+}
+
+export async function closeFile({ image, direct }: OpenedFile): Promise<void> {
+  if (direct !== undefined) await promisify(close)(direct.fd)
+  await promisify(close)(image.fd)
+}
+
+/** The same on a file that is open; `closed` is called at the end, if somebody else does not close it. */
+export function fileBackendOn(
+  file: OpenedFile,
+  options: FileBackendOptions,
+  closed?: () => Promise<void>,
+): BlockBackend {
+  try {
+    return new FileBackend(file, options, closed)
+  } catch (error) {
     throw engineError(error, options.path)
   }
 }
@@ -62,6 +93,7 @@ class FileBackend implements BlockBackend {
   readonly #unsafe: boolean
   readonly #direct: DirectAccess | undefined
   readonly #engine: BlockEngine
+  readonly #whenClosed: (() => Promise<void>) | undefined
   /** By tag: what the engine was given, and how many bytes that must be. */
   readonly #requests: (BlockRequest | undefined)[]
   #session: BlockSession | undefined
@@ -75,9 +107,14 @@ class FileBackend implements BlockBackend {
   #wakes = false
   #closed: Promise<void> | undefined
 
-  constructor(image: OpenedImage, options: FileBackendOptions, direct: DirectAccess | undefined) {
+  constructor(
+    { image, direct }: OpenedFile,
+    options: FileBackendOptions,
+    closed: (() => Promise<void>) | undefined,
+  ) {
     this.#image = image
     this.#direct = direct
+    this.#whenClosed = closed
     const { depth, engine = "auto", mayWait = false } = options
     this.#unsafe = options.unsafe
     this.#requests = new Array<BlockRequest | undefined>(depth).fill(undefined)
@@ -184,8 +221,7 @@ class FileBackend implements BlockBackend {
 
   async #close(): Promise<void> {
     await this.#engine.close()
-    if (this.#direct !== undefined) await promisify(close)(this.#direct.fd)
-    await promisify(close)(this.#image.fd)
+    await this.#whenClosed?.()
   }
 
   /** Whether a read or write may go past the page cache; its segments are those behind the batch's. */
