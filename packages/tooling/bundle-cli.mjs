@@ -7,14 +7,18 @@ import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { build } from "rolldown"
 
-const cli = join(dirname(dirname(fileURLToPath(import.meta.url))), "cli")
-const directory = join(cli, "dist/bundle")
+const packages = dirname(dirname(fileURLToPath(import.meta.url)))
+const directory = join(packages, "cli/dist/bundle")
 
 rmSync(directory, { recursive: true, force: true })
-await build({
-  input: join(cli, "dist/bin.js"),
-  platform: "node",
-  external: [/^@virtkit\/(native|lab)(\/|$)/],
-  logLevel: "warn",
-  output: { dir: directory, format: "esm", comments: false },
-})
+// What threads run has to lie beside the code that starts them. Bundles of their own: with one for all, each start would
+// load many small files that they have in common.
+for (const input of ["cli/dist/bin.js", "virtio-blk/dist/threads/block-worker.js"]) {
+  await build({
+    input: join(packages, input),
+    platform: "node",
+    external: [/^@virtkit\/(native|lab)(\/|$)/],
+    logLevel: "warn",
+    output: { dir: directory, format: "esm", comments: false },
+  })
+}

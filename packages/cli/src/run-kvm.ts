@@ -33,7 +33,7 @@ export async function runOnKvm(options: RunOptions): Promise<number> {
     kernelCache: join(cacheDir(), "vmlinux"),
     signal: stop.signal,
   })
-  if (options.devices.length > 0)
+  if (options.devices.length > 0 || options.disks.some(({ thread = false }) => thread !== false))
     vm.on("deviceNeedsReset", (_, reason) =>
       process.stderr.write(`virtkit: ${reason}; the guest can reset it\n`),
     )

@@ -8,6 +8,7 @@ import {
   countKey,
   escapeWord,
   flagKey,
+  type ListOption,
   parseListOption,
   textKey,
 } from "./list-option.js"
@@ -27,6 +28,8 @@ export interface DiskOption {
   readonly engine?: "auto" | "io_uring" | "threads"
   /** Microseconds. */
   readonly poll?: number
+  /** Threads of its own. */
+  readonly thread?: boolean | number
 }
 
 export type Accel = "auto" | "kvm" | "lab"
@@ -142,7 +145,18 @@ export function formatRings(rings: RingOffers): string {
   return words.join(",")
 }
 
-const diskKeys = ["readonly", "format", "serial", "cache", "queues", "iops", "bps", "engine", "poll"] as const
+const diskKeys = [
+  "readonly",
+  "format",
+  "serial",
+  "cache",
+  "queues",
+  "iops",
+  "bps",
+  "engine",
+  "poll",
+  "thread",
+] as const
 
 export function parseDisk(text: string): DiskOption {
   const list = parseListOption(text, "--disk", diskKeys, ["backing"])
@@ -154,6 +168,7 @@ export function parseDisk(text: string): DiskOption {
   const poll = countKey(list, "--disk", "poll", 0)
   const iops = amountKey(list, "--disk", "iops")
   const bps = amountKey(list, "--disk", "bps")
+  const thread = threadKey(list)
   const backing = list.lists.get("backing") ?? []
   if (backing.length > 0 && format !== "qcow2")
     throw new UsageError(`--disk ${list.name}: backing is for format=qcow2`)
@@ -172,7 +187,17 @@ export function parseDisk(text: string): DiskOption {
     ...(iops === undefined && bps === undefined ? {} : { limits }),
     ...(engine === undefined ? {} : { engine }),
     ...(poll === undefined ? {} : { poll }),
+    ...(thread === undefined ? {} : { thread }),
   }
+}
+
+/** `thread`, `thread=on`, `thread=off`, or a number of them. */
+function threadKey(list: ListOption): boolean | number | undefined {
+  const value = list.keys.get("thread")
+  if (value === undefined || value === true) return value
+  if (value === "on" || value === "off") return value === "on"
+  if (/^[1-9]\d?$/.test(value)) return Number(value)
+  throw new UsageError(`--disk ${list.name}: thread must be on, off, or the number of threads`)
 }
 
 /** The text that {@link parseDisk} turns into the same option, with another path. */
@@ -189,6 +214,8 @@ export function formatDisk(disk: DiskOption, path: string): string {
   if (bytesPerSecond !== undefined) words.push(`bps=${bytesPerSecond}`)
   if (disk.engine !== undefined) words.push(`engine=${disk.engine}`)
   if (disk.poll !== undefined) words.push(`poll=${disk.poll}`)
+  if (typeof disk.thread === "boolean") words.push(`thread=${disk.thread ? "on" : "off"}`)
+  else if (disk.thread !== undefined) words.push(`thread=${disk.thread}`)
   return words.join(",")
 }
 

@@ -92,7 +92,10 @@ async function makeDevice({ kind, disk, net }: ServeArguments): Promise<Served> 
   switch (kind) {
     case "blk": {
       const { block } = await import("@virtkit/virtio-blk")
-      const device = await block({ queues: DISK_QUEUES, poll: DISK_POLL, mayWait: true, ...parseDisk(disk!) })
+      const options = parseDisk(disk!)
+      if (options.thread !== undefined && options.thread !== false)
+        throw new UsageError("serve blk: thread is for virtkit run; this process has nothing else to do")
+      const device = await block({ queues: DISK_QUEUES, poll: DISK_POLL, mayWait: true, ...options })
       return { device, detail: device.engine }
     }
     case "net": {

@@ -33,9 +33,10 @@ export const runUsage = `virtkit run: boot a kernel in a virtual machine
   --msr-filter FILE     model specific registers that the guest may access, as JSON
   --disk FILE[,readonly][,format=raw|qcow2][,serial=S][,queues=N]
          [,cache=writeback|writethrough|direct|unsafe][,iops=N][,bps=N][,backing=PATH]...
-         [,engine=auto|io_uring|threads][,poll=MICROSECONDS]
+         [,engine=auto|io_uring|threads][,poll=MICROSECONDS][,thread=on|off|N]
                         a disk image or block device; may be repeated; a comma in FILE is written ",,"; PATH: a
-                        file, or a folder of files, that a qcow2 image may be laid over
+                        file, or a folder of files, that a qcow2 image may be laid over; thread: it is worked on by
+                        a thread of its own, or N of them for as many queues or more
   --net tap=IF[,queues=N][,offloads=on|off][,create]
                         a network device on a TAP interface of this host; create makes one for this run
   --net passt[,tcp=PORTS]...[,udp=PORTS]...
@@ -62,7 +63,8 @@ On a terminal, Ctrl-A x leaves and Ctrl-A Ctrl-A sends Ctrl-A.
 export const serveUsage = `virtkit serve: a device for another virtual machine monitor, such as QEMU, over vhost-user
 
   virtkit serve blk --socket PATH --disk FILE[,readonly][,serial=S][,cache=...][,queues=N]
-                        a disk, with 4 queues and poll=64 unless told; the options of --disk are those of virtkit run
+                        a disk, with 4 queues and poll=64 unless told; the options of --disk are those of virtkit run,
+                        but for thread
   virtkit serve net --socket PATH --net tap=IF[,...] | passt[,...] | socket,...
                         a network device; the options of --net are those of virtkit run
   virtkit serve console --socket PATH

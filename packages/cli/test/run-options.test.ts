@@ -236,6 +236,7 @@ describe("--disk", () => {
         format: fc.constant("qcow2" as const),
         engine: fc.constantFrom("auto" as const, "io_uring" as const, "threads" as const),
         poll: fc.integer({ min: 0, max: 1000 }),
+        thread: fc.oneof(fc.boolean(), fc.integer({ min: 1, max: 64 })),
         limits: fc.constantFrom(
           { operationsPerSecond: 500 },
           { bytesPerSecond: 20 * 2 ** 20 },

@@ -49,6 +49,8 @@ export class DiskThreadHandle {
     this.#events = events
     this.#worker = new Worker(new URL("./block-worker.js", import.meta.url), {
       workerData: setup,
+      // Options of this process, such as --input-type or a loader of its own, are not for that file.
+      execArgv: [],
       name: setup.disk.name,
     })
     this.#worker.on("message", (message: ThreadMessage) => this.#hear(message))
