@@ -135,4 +135,13 @@ describe("an ext4 disk of a Linux guest", { timeout: 300_000 }, () => {
     expect(before - (await allocated(image))).toBeGreaterThan(32 * MiB)
     await checkFromHost()
   })
+
+  it("on two threads, one for each queue, holds what the guest wrote, too", async () => {
+    const { status, stdout, stderr } = await guest("fill", "queues=2,thread=2", "--cpus=2")
+    expect({ status, stderr }, stdout).toEqual({ status: 0, stderr: "" })
+    expect(fact(stdout, "queues")).toBe("2")
+    sum = fact(stdout, "sum")?.split(" ")[0] ?? ""
+    expect(sum).toMatch(/^[0-9a-f]{64}$/)
+    await checkFromHost()
+  })
 })

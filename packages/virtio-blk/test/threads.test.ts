@@ -293,9 +293,9 @@ function connectable(
 
 describe("a thread that dies", () => {
   /** With requests in flight on both queues. */
-  async function busy(): Promise<Machine & { kill(how: "throws" | "ends"): void }> {
+  async function busy(engine: "auto" | "threads"): Promise<Machine & { kill(how: "throws" | "ends"): void }> {
     const threads = spyOnThreads()
-    const machine = await bench.machine({ thread: 2 })
+    const machine = await bench.machine({ thread: 2, engine })
     await start(machine)
     for (const queue of [0, 1]) await readSectors(machine, 0, 1, queue)
     const kill = (how: "throws" | "ends") => {
@@ -311,27 +311,31 @@ describe("a thread that dies", () => {
   }
 
   it.each([
-    ["throws", /^blk: its thread has died: disk blk: bytesPerSecond/],
-    ["ends", /^blk: its thread has died: it ended with status 1/],
-  ] as const)("has the device need a reset, which brings another one: it %s", async (how, message) => {
-    const machine = await busy()
-    const { device, driver, wrong, memory } = machine
-    machine.kill(how)
-    await until(() => (driver.status & STATUS.DEVICE_NEEDS_RESET) !== 0, "DEVICE_NEEDS_RESET")
-    expect(wrong).toEqual([expect.stringMatching(message)])
-    await driver.reset()
-    expect(device.inFlight).toBe(0)
-    memory.fill(0, memory.regions[0]!.size, 0)
-    await start(machine)
-    for (const queue of [0, 1]) {
-      const chains = offerWrites(machine, queue, range(40, 10))
-      expect(await finished(machine, queue, chains)).toEqual(chains.map(() => OK))
-    }
-    expect(wrong.length).toBe(1)
-  })
+    ["throws", "auto", /^blk: its thread has died: disk blk: bytesPerSecond/],
+    ["ends", "auto", /^blk: its thread has died: it ended with status 1/],
+    ["ends", "threads", /^blk: its thread has died: it ended with status 1/],
+  ] as const)(
+    "has the device need a reset, which brings another one: it %s, engine %s",
+    async (how, engine, message) => {
+      const machine = await busy(engine)
+      const { device, driver, wrong, memory } = machine
+      machine.kill(how)
+      await until(() => (driver.status & STATUS.DEVICE_NEEDS_RESET) !== 0, "DEVICE_NEEDS_RESET")
+      expect(wrong).toEqual([expect.stringMatching(message)])
+      await driver.reset()
+      expect(device.inFlight).toBe(0)
+      memory.fill(0, memory.regions[0]!.size, 0)
+      await start(machine)
+      for (const queue of [0, 1]) {
+        const chains = offerWrites(machine, queue, range(40, 10))
+        expect(await finished(machine, queue, chains)).toEqual(chains.map(() => OK))
+      }
+      expect(wrong.length).toBe(1)
+    },
+  )
 
   it("can be waited for in a reset, of the device and of its queue, and does not keep it from closing", async () => {
-    const machine = await busy()
+    const machine = await busy("auto")
     const { driver, transport } = machine
     machine.kill("ends")
     await driver.resetQueue(1)
