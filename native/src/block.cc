@@ -5,6 +5,7 @@
 #include <napi.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "block_engine.h"
@@ -55,6 +56,22 @@ Napi::Value BlockFileInfo(const Napi::CallbackInfo& info) {
   return result;
 }
 
+// directAlignment(fd): what memory, and what offsets and lengths, have to be multiples of under O_DIRECT.
+Napi::Value DirectAlignment(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  const int fd = Fd(info);
+  // The C library's structure may be too old for it.
+  struct statx file {};
+  if (syscall(__NR_statx, fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &file) != 0) ThrowErrno(env, errno, "statx");
+  if ((file.stx_mask & STATX_DIOALIGN) == 0 || file.stx_dio_mem_align == 0 || file.stx_dio_offset_align == 0) {
+    return env.Undefined();
+  }
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("memory", file.stx_dio_mem_align);
+  result.Set("offset", file.stx_dio_offset_align);
+  return result;
+}
+
 // lockFile(fd, exclusive): an open file description lock on the whole file.
 Napi::Value LockFile(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
@@ -73,6 +90,7 @@ Napi::Value LockFile(const Napi::CallbackInfo& info) {
 void InitBlock(Napi::Env env, Napi::Object exports) {
   InitBlockEngine(env, exports);
   exports.Set("blockFileInfo", Napi::Function::New<BlockFileInfo>(env, "blockFileInfo"));
+  exports.Set("directAlignment", Napi::Function::New<DirectAlignment>(env, "directAlignment"));
   exports.Set("lockFile", Napi::Function::New<LockFile>(env, "lockFile"));
 }
 

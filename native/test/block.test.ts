@@ -18,6 +18,7 @@ import {
   BlockEngine,
   type BlockEngineOptions,
   blockFileInfo,
+  directAlignment,
   lockFile,
   MemoryMapping,
   probeIoUring,
@@ -587,6 +588,22 @@ describe("block files", () => {
     expect(blockFileInfo(device).kind).toBe("other")
     closeSync(device)
     expect(() => blockFileInfo(9999)).toThrow(expect.objectContaining({ code: "EBADF", syscall: "fstat" }))
+  })
+
+  it("says what O_DIRECT asks for, which is enough", async () => {
+    const direct = openSync(path, constants.O_RDWR | constants.O_DIRECT)
+    const found = directAlignment(direct)
+    // Before Linux 6.1, and on some file systems, nobody says.
+    if (found !== undefined) {
+      const { engine, submit } = promised()
+      const segments: [number, number][] = [[found.memory, found.offset]]
+      expect(await submit([{ op: READ, fd: direct, offset: found.offset, flags: 4, segments }])).toEqual([
+        found.offset,
+      ])
+      await engine.close()
+    }
+    closeSync(direct)
+    expect(() => directAlignment(9999)).toThrow(expect.objectContaining({ code: "EBADF", syscall: "statx" }))
   })
 
   it("locks out other writers, and readers from writers", () => {

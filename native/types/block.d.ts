@@ -117,6 +117,15 @@ export interface BlockFileInfo {
 /** Throws with `code`, `errno`, `syscall`. */
 export declare function blockFileInfo(fd: number): BlockFileInfo
 
+/** What memory addresses, and what offsets and lengths, have to be multiples of under O_DIRECT; bytes. */
+export interface DirectAlignment {
+  readonly memory: number
+  readonly offset: number
+}
+
+/** Undefined where the kernel (before 6.1) or the file system does not say. Throws with `code`, `errno`, `syscall`. */
+export declare function directAlignment(fd: number): DirectAlignment | undefined
+
 /**
  * Locks the whole file for this open file description, until it is closed: against all others (needs a descriptor open
  * for writing) or against writers only. False when another holds a lock that conflicts.

@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process"
-import { existsSync } from "node:fs"
+import { existsSync, statSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 
@@ -50,11 +50,12 @@ function storageDaemon(
   { file, socket, direct, queues }: BackEndOptions,
   threads: readonly string[],
 ): string[] {
+  const driver = statSync(file).isBlockDevice() ? "host_device" : "file"
   const cache = `cache.direct=${direct ? "on" : "off"}`
   return [
     "qemu-storage-daemon",
     ...threads.flatMap((id) => ["--object", `iothread,id=${id}`]),
-    ...["--blockdev", `driver=file,node-name=disk,filename=${file},locking=off,aio=io_uring,${cache}`],
+    ...["--blockdev", `driver=${driver},node-name=disk,filename=${file},locking=off,aio=io_uring,${cache}`],
     "--export",
     [
       "type=vhost-user-blk,id=export,node-name=disk,writable=on",

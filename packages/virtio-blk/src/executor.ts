@@ -218,8 +218,7 @@ export class Executor implements BlockSession {
       if (worked) {
         window.worked()
         end = now + length
-      } else if (now >= end || this.inFlight > 0) {
-        // What the kernel works on may need this very processor: its completion wakes the event loop.
+      } else if (now >= end) {
         break
       }
       if (now >= turnEnd) {

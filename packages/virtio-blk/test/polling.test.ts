@@ -129,19 +129,27 @@ describe("a device that polls", () => {
     expect(polling).toEqual([])
   })
 
-  it("leaves the processor to the kernel while that works on requests", () => {
+  it("looks for completions, too, and no longer than for anything else", () => {
     busy()
     let polls = 0
-    whenPolled = () => polls++
+    whenPolled = () => {
+      if (++polls === 5) backend.finish()
+    }
+    offer()
+    d.harness.kick(0)
+    expect(d.device.inFlight).toBe(0)
+    expect(d.harness.ring(0).reap()).toHaveLength(1)
+    expect(polling).toEqual([true, false])
+    // One that does not come in that time is left to the event loop.
+    polling = []
+    polls = 100
     offer()
     d.harness.kick(0)
     expect(d.device.inFlight).toBe(1)
-    // For the time, after the request was taken, and once more in vain.
-    expect(polls).toBe(3)
+    expect(polls).toBeLessThan(120)
     expect(polling).toEqual([true, false])
-    polls = 0
     backend.finish()
-    expect(polls).toBeGreaterThan(5)
+    expect(d.harness.ring(0).reap()).toHaveLength(1)
   })
 
   it("bad-input #34: lets others have their turn, however much a driver asks for", async () => {

@@ -13,7 +13,7 @@ import {
 } from "../backend.js"
 import { NearRegion } from "../near-region.js"
 import { type EngineChoice, engineError } from "./engine.js"
-import { type DirectAccess, imageInfo, type OpenedImage, openDirect, openImage } from "./image.js"
+import { type DirectAccess, imageInfo, isAligned, type OpenedImage, openDirect, openImage } from "./image.js"
 
 const EIO = 5
 const EFAULT = 14
@@ -22,6 +22,12 @@ const EINVAL = 22
 const SEGMENTS = 8192
 /** 1 GiB: zeroing that a file system cannot do by itself is done by writing. */
 const MAX_RANGE = 2 ** 30
+
+/**
+ * Requests that wait for the disk are sent off in small batches: it starts on the first ones while the next are made, and they are
+ * done at different times instead of all at once.
+ */
+const DIRECT_BATCH = 4
 
 const FLAG_SYNC = 1
 const FLAG_UNMAP = 2
@@ -158,7 +164,7 @@ class FileBackend implements BlockBackend {
       this.#session!.complete(request, EFAULT)
       return
     }
-    if (this.#direct !== undefined && this.#isAligned(request, this.#direct.align)) {
+    if (this.#direct !== undefined && this.#goesPast(this.#direct, request)) {
       engine.fds[index] = this.#direct.fd
       engine.flags[index]! |= FLAG_WAITS
     }
@@ -166,6 +172,7 @@ class FileBackend implements BlockBackend {
     this.#inFlight++
     this.#batched = index + 1
     this.#batchedSegments += request.count
+    if (this.#direct !== undefined && this.#batched >= DIRECT_BATCH) this.#deliver(this.#send())
   }
 
   commit(): void {
@@ -224,14 +231,10 @@ class FileBackend implements BlockBackend {
     await this.#whenClosed?.()
   }
 
-  /** Whether a read or write may go past the page cache; its segments are those behind the batch's. */
-  #isAligned(request: BlockRequest, align: number): boolean {
-    if (request.count === 0 || request.offset % align !== 0) return false
+  /** Whether a read or write goes past the page cache; its segments are those behind the batch's. */
+  #goesPast(direct: DirectAccess, { offset, count }: BlockRequest): boolean {
     const { segmentAddresses, segmentLengths } = this.#engine
-    for (let i = this.#batchedSegments; i < this.#batchedSegments + request.count; i++) {
-      if (segmentAddresses[i]! % align !== 0 || segmentLengths[i]! % align !== 0) return false
-    }
-    return true
+    return isAligned(direct, offset, segmentAddresses, segmentLengths, this.#batchedSegments, count)
   }
 
   /** Writes the memory segments behind those of the batch; false when the memory has no address for system calls. */

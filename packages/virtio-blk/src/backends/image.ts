@@ -1,7 +1,13 @@
 import { close, constants, open } from "node:fs"
 import { promisify } from "node:util"
 import { ConfigError, SystemError } from "@virtkit/interface"
-import { type BlockFileInfo, blockFileInfo, lockFile } from "@virtkit/native"
+import {
+  type BlockFileInfo,
+  blockFileInfo,
+  type DirectAlignment,
+  directAlignment,
+  lockFile,
+} from "@virtkit/native"
 
 const LOCK_ATTEMPTS = 20
 const LOCK_PAUSE_MS = 10
@@ -54,11 +60,29 @@ async function lock(fd: number, exclusive: boolean): Promise<boolean> {
   }
 }
 
-/** A second way to an open image that goes past the page cache, for ranges that are multiples of `align`. */
+/** A second way to an open image that goes past the page cache, for ranges that are aligned; bytes. */
 export interface DirectAccess {
   readonly fd: number
-  /** Bytes: what offsets, lengths and memory addresses must be multiples of. */
+  /** What offsets and the lengths of segments must be multiples of. */
   readonly align: number
+  /** What memory addresses must be multiples of. */
+  readonly memoryAlign: number
+}
+
+/** Whether `count` segments from `first` on, to go to that offset, can go past the page cache. */
+export function isAligned(
+  { align, memoryAlign }: DirectAccess,
+  offset: number,
+  addresses: Float64Array,
+  lengths: Uint32Array,
+  first: number,
+  count: number,
+): boolean {
+  if (count === 0 || offset % align !== 0) return false
+  for (let i = first; i < first + count; i++) {
+    if (addresses[i]! % memoryAlign !== 0 || lengths[i]! % align !== 0) return false
+  }
+  return true
 }
 
 /**
@@ -70,8 +94,8 @@ export async function openDirect({ fd, path, readonly, info }: OpenedImage): Pro
   try {
     // The same file, whatever its name has become.
     const direct = await promisify(open)(`/proc/self/fd/${fd}`, flags)
-    // A file system of 4096-byte sectors refuses less; 4096 does everywhere.
-    return { fd: direct, align: info.kind === "block" ? info.logicalBlockSize : 4096 }
+    const { offset, memory } = directAlignment(direct) ?? likelyAlignment(info)
+    return { fd: direct, align: offset, memoryAlign: memory }
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
     if (code !== "EINVAL" && code !== "EOPNOTSUPP") throw systemError(error, path)
@@ -79,6 +103,12 @@ export async function openDirect({ fd, path, readonly, info }: OpenedImage): Pro
       cause: error,
     })
   }
+}
+
+/** For kernels that do not say: a file system of 4096-byte sectors refuses less, 4096 does everywhere. */
+function likelyAlignment({ kind, logicalBlockSize }: BlockFileInfo): DirectAlignment {
+  const align = kind === "block" ? logicalBlockSize : 4096
+  return { offset: align, memory: align }
 }
 
 /** Describes the open file; throws ConfigError when it cannot be a disk. */

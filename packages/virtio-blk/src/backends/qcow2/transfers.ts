@@ -1,6 +1,7 @@
 import type { GuestMemory } from "@virtkit/interface"
 import { BlockEngine, type BlockEngineKind } from "@virtkit/native"
 import { BLOCK_DISCARD, BLOCK_READ, type BlockRequest } from "../../backend.js"
+import { isAligned } from "../image.js"
 import { errnoOf } from "./errors.js"
 import type { ImageFile } from "./image-file.js"
 
@@ -98,7 +99,9 @@ export class Transfers {
     part.read = request.op === BLOCK_READ
     const index = this.#batched++
     const { direct } = file
-    const past = direct !== undefined && this.#isAligned(direct.align, offset, first, count)
+    const { segmentAddresses, segmentLengths } = engine
+    const past =
+      direct !== undefined && isAligned(direct, offset, segmentAddresses, segmentLengths, first, count)
     engine.ops[index] = request.op
     engine.fds[index] = past ? direct.fd : file.fd
     engine.flags[index] = (sync ? FLAG_SYNC : 0) | (past ? FLAG_WAITS : 0)
@@ -139,15 +142,6 @@ export class Transfers {
 
   close(): Promise<void> {
     return this.#engine.close()
-  }
-
-  #isAligned(align: number, offset: number, first: number, count: number): boolean {
-    const { segmentAddresses, segmentLengths } = this.#engine
-    if (offset % align !== 0) return false
-    for (let i = first; i < first + count; i++) {
-      if (segmentAddresses[i]! % align !== 0 || segmentLengths[i]! % align !== 0) return false
-    }
-    return true
   }
 
   /** How many segments it took; -1 when the memory has no address for system calls. */
