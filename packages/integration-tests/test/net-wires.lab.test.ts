@@ -3,8 +3,12 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { GUEST_SHELL, GuestShell, IN_LAB, LinuxLab, NET_TOOLS, netTools } from "../src/index.js"
 
 const GiB = 2 ** 30
-/** What each end of a wire sends: MiB. More, when it is worth the time: VIRTKIT_TEST_WIRE_MIB=1024. */
+/**
+ * What each end of a wire sends, MiB, in packets of so many bytes. More, when it is worth the time: VIRTKIT_TEST_WIRE_MIB=1024, and
+ * VIRTKIT_TEST_WIRE_MTU=65000 for fewer packets.
+ */
 const MIB = Number(process.env.VIRTKIT_TEST_WIRE_MIB ?? 16)
+const MTU = Number(process.env.VIRTKIT_TEST_WIRE_MTU ?? 1500)
 const HOST = "10.0.5.1"
 const GUEST = "10.0.5.2"
 const WIRE = "/tmp/wire.sock"
@@ -64,7 +68,7 @@ describe("wires between guests", { timeout: 300_000 + MIB * 4000 }, () => {
       [ours, "10.0.6.1"],
       [theirs, "10.0.6.2"],
     ] as const) {
-      await shell.run(`ip addr add ${address}/24 dev eth0; ip link set eth0 up; mkfifo /tmp/never`)
+      await shell.run(`ip addr add ${address}/24 dev eth0; ip link set eth0 mtu ${MTU} up; mkfifo /tmp/never`)
       await shell.run("head -c 1048576 /dev/urandom >/tmp/block")
     }
     const send = async (from: GuestShell, to: GuestShell, address: string): Promise<void> => {
