@@ -63,6 +63,13 @@ export class RunningVcpu {
     const unsigned = this.#memory.unsigned
     const word = this.#word
     const kind = unsigned[word + (slot.KIND >> 2)]!
+    // What came before this exit; its handler may stop the vCPU.
+    if (
+      unsigned[word + (slot.COALESCED >> 2)] !== 0 &&
+      this.state !== "stopping" &&
+      kind !== slot.KIND_STOPPED
+    )
+      this.flushCoalesced()
     // An exit that its own handler, or another, has answered by stopping the vCPU: the thread gives it up.
     if (this.state === "stopping" && kind !== slot.KIND_STOPPED) {
       Atomics.or(this.#memory.words, this.#state, slot.TAKEN)
@@ -71,7 +78,6 @@ export class RunningVcpu {
       if (Atomics.load(this.#memory.words, word + (slot.KIND >> 2)) === slot.KIND_STOPPED) this.#onStopped()
       return false
     }
-    if (unsigned[word + (slot.COALESCED >> 2)] !== 0 && kind !== slot.KIND_STOPPED) this.flushCoalesced()
     if (kind === slot.KIND_IO || kind === slot.KIND_MMIO) return this.#access(kind === slot.KIND_IO)
     if (kind === slot.KIND_PAUSED) this.#onPaused()
     else if (kind === slot.KIND_STOPPED) this.#onStopped()

@@ -252,7 +252,10 @@ export class Vm extends Handle<KvmVm> {
     return new IoEventFd((argument) => this.ioctl("KVM_IOEVENTFD", argument), options)
   }
 
-  /** Collects guest writes to the range in a ring; they reach the handler before the next exit's access does. */
+  /**
+   * Collects guest writes to the range in a ring; they reach the handler before the next exit's access does. That exit may never come:
+   * it is for registers that only say what a later access is about, and not for one that resets or stops the guest.
+   */
   coalesce(options: CoalescedZoneOptions): CoalescedZone {
     return new CoalescedZone((request, argument) => this.ioctl(request, argument), options)
   }

@@ -172,6 +172,40 @@ describeKvm("coalesced writes", () => {
   })
 })
 
+describeKvm("a coalesced write whose handler stops the vCPU", () => {
+  it.each([
+    ["an access", g.out(0x99, 1, 4)],
+    ["an exit", g.hlt],
+    ["a pause", g.forever([0x90])],
+  ] as const)("does so before %s is looked at", async (what, next) => {
+    for (let round = 0; round < 20; round++) {
+      using m = machine()
+      if (m.vm.checkExtension("KVM_CAP_COALESCED_PIO") === 0) return
+      m.vm.coalesce({ space: "pio", address: 0x70, size: 4 })
+      const vcpu = m.addVcpu(g.program(g.out(0x98, 1, 0), g.out(0x71, 1, 5), next, g.forever([0x90])))
+      let ready = false
+      let stopped: Promise<void> | undefined
+      const handler = recorder({
+        portWrite: (port) => {
+          if (port === 0x98) ready = true
+          // The thread ends while this exit is still being served.
+          if (port !== 0x71) return
+          stopped = vcpu.stop()
+          for (const until = performance.now() + 2; performance.now() < until; );
+        },
+      })
+      vcpu.start(m.loop, handler)
+      await until(() => ready, "the guest to start")
+      if (what === "a pause") {
+        await new Promise((resolve) => setTimeout(resolve, 5))
+        await vcpu.pause()
+      }
+      await until(() => stopped !== undefined, "the write")
+      await stopped
+    }
+  })
+})
+
 describeKvm("interrupt controllers", () => {
   const withChips = (test: (vm: Vm) => void) => () => {
     using m = machine({
