@@ -45,6 +45,20 @@ describe("a rate limit of several threads", () => {
 })
 
 describe("threads that take at the same time", () => {
+  it("wait for each other", async () => {
+    const shared = new SharedLimit()
+    shared.fill(RATE)
+    const lock = new Int32Array(shared.buffer, 0, 1)
+    const url = new URL("./lock-holder-worker.js", import.meta.url)
+    const worker = new Worker(url, { workerData: shared.buffer })
+    // The other thread has it.
+    lock[0] = 1
+    await once(worker, "message")
+    shared.bucketsOf(RATE).take(0, 1)
+    expect([lock[0], shared.bucketsOf(RATE).allowance(shared.now())]).toEqual([0, expect.any(Number)])
+    await once(worker, "exit")
+  })
+
   it("lose nothing", async () => {
     const shared = new SharedLimit()
     const rate = { unitsPerSecond: 1000 }
