@@ -1,7 +1,7 @@
 import { execFile } from "node:child_process"
 import { createHash } from "node:crypto"
 import { createReadStream } from "node:fs"
-import { mkdtemp, open, rm, stat, writeFile } from "node:fs/promises"
+import { mkdtemp, open, readFile, rm, stat, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { promisify } from "node:util"
@@ -137,11 +137,22 @@ describe("an ext4 disk of a Linux guest", { timeout: 300_000 }, () => {
   })
 
   it("on two threads, one for each queue, holds what the guest wrote, too", async () => {
-    const { status, stdout, stderr } = await guest("fill", "queues=2,thread=2", "--cpus=2")
+    const inLab = "/tmp/threads.json"
+    const args = ["--cpus=2", `--report=${inLab}`]
+    const { status, stdout, stderr } = await guest("fill", "queues=2,thread=2", ...args)
     expect({ status, stderr }, stdout).toEqual({ status: 0, stderr: "" })
     expect(fact(stdout, "queues")).toBe("2")
     sum = fact(stdout, "sum")?.split(" ")[0] ?? ""
     expect(sum).toMatch(/^[0-9a-f]{64}$/)
     await checkFromHost()
+    // What the threads have counted.
+    const report = join(directory, "report.json")
+    await linux.lab.copyOut(inLab, report)
+    const { devices } = JSON.parse(await readFile(report, "utf8"))
+    const { queues } = devices.find(({ name }: { name: string }) => name.startsWith("blk"))
+    expect(queues.length).toBe(2)
+    for (const { chains, notifications, interrupts } of queues) {
+      expect([chains > 0, notifications > 0, interrupts > 0]).toEqual([true, true, true])
+    }
   })
 })

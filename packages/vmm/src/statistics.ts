@@ -55,7 +55,7 @@ export function collectStatistics(machine: Machine, phases: Phases): VmStatistic
     },
     devices: machine.transports().map(({ name, device, queues }) => ({
       name,
-      queues: queues.map((queue, index) => queue && { ...(countersOf(device, index) ?? queue.counters) }),
+      queues: queues.map((queue, index) => copyOf(countersOf(device, index) ?? queue?.counters)),
       ...("engine" in device && typeof device.engine === "string" && { engine: device.engine }),
     })),
     ranges: machine.spaces.mapped,
@@ -63,7 +63,11 @@ export function collectStatistics(machine: Machine, phases: Phases): VmStatistic
   }
 }
 
-/** Of a queue that somebody else works on. */
+function copyOf(counters: object | undefined): object | undefined {
+  return counters && { ...counters }
+}
+
+/** Of a queue that somebody else works on; a reset does not end them. */
 function countersOf(device: object, queue: number): object | undefined {
   return (device as Partial<VirtioDevice>).external?.counters?.[queue]
 }
