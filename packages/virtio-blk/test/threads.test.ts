@@ -47,8 +47,13 @@ describe.each([
     for (const sector of [1, 20, 101, 120]) expect(image[sector * 512 + 511]).toBe(sector)
     expect(device.counters).toMatchObject({ writes: 40, writtenBytes: 40 * 512, reads: 1, flushes: 1 })
     expect(device.external?.counters).toMatchObject([{ chains: 21 }, { chains: 21 }])
-    expect(interrupt.count).toBeGreaterThan(0)
+    // A driver that looks by itself may be ahead of interrupts; one that waits gets them.
+    driver.handleInterrupt()
+    const before = interrupt.count
+    const awaited = offerWrites(machine, 1, [7])
+    await until(() => interrupt.count > before, "an interrupt")
     expect(driver.handleInterrupt().usedBuffer).toBe(true)
+    await finished(machine, 1, awaited)
     expect([device.inFlight, wrong]).toEqual([0, []])
   })
 
@@ -249,15 +254,18 @@ describe("a disk on threads", () => {
     await start(machine)
     expect(events.map(({ count }) => count)).toEqual([0, 0])
     const eventFd = new EventFd(events[1]!.fd, true)
+    /** Looks at the ring only after the interrupt: before, the driver would be ahead of it. */
+    const request = async (queue: number, interrupted: () => boolean) => {
+      const chains = offerWrites(machine, queue, [3])
+      await until(interrupted, `an interrupt of queue ${queue}`)
+      await finished(machine, queue, chains)
+    }
     events[1]!.changed(true)
-    await readSectors(machine, 3, 1, 1)
-    await until(() => eventFd.clear(), "a signal for the kernel")
-    await readSectors(machine, 3, 1, 0)
-    await until(() => events[0]!.count === 1, "an interrupt")
+    await request(1, () => eventFd.clear())
+    await request(0, () => events[0]!.count === 1)
     expect(events[1]!.count).toBe(0)
     // What was signalled before is in the eventfd.
-    await readSectors(machine, 3, 1, 1)
-    await until(() => device.external!.counters![1]! && eventFdIsSet(eventFd), "a signal for the kernel")
+    await request(1, () => eventFdIsSet(eventFd))
     events[1]!.changed(false)
     await until(() => events[1]!.count === 1, "an interrupt")
     eventFd.close()
