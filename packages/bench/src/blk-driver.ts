@@ -61,8 +61,10 @@ for (const workload of task.workloads) {
   const byBackEnd: Measured[][] = backEnds.map(() => [])
   // The first round, in which caches and compilers get used to it, does not count.
   for (let run = -1; run < task.runs; run++) {
-    for (const [index, backEnd] of backEnds.entries()) {
-      const measured = measure(backEnd, workload)
+    // Each is the first one in turn: what it reads, the machine below may then have in its cache for the others.
+    for (let i = 0; i < backEnds.length; i++) {
+      const index = (i + run + 1) % backEnds.length
+      const measured = measure(backEnds[index]!, workload)
       if (run >= 0) byBackEnd[index]!.push(measured)
     }
   }

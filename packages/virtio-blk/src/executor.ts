@@ -86,6 +86,8 @@ export class Executor implements BlockSession {
   readonly #whenIdle: ((() => void) | undefined)[]
   #active = true
   #turnBytes = 0
+  /** Requests other than reads that the backend has. */
+  #changing = 0
   #toCommit = false
   /** The last drain ended because of the rate limit: its timer brings the queue back, not the next turn. */
   #limited = false
@@ -218,7 +220,8 @@ export class Executor implements BlockSession {
       if (worked) {
         window.worked()
         end = now + length
-      } else if (now >= end) {
+      } else if (now >= end || this.#changing > 0) {
+        // Changes are made by the kernel's own threads, which may need this very processor: they wake the event loop.
         break
       }
       if (now >= turnEnd) {
@@ -357,6 +360,7 @@ export class Executor implements BlockSession {
     const { type, offset, dataBytes } = this.#request
     const slot = this.#free.pop() ?? this.#newSlot()
     slot.begin(chain, queue)
+    if (type !== VIRTIO_BLK_T_IN) this.#changing++
     this.#queueInFlight[queue.index]!++
     slot.sync = this.writethrough
     slot.offset = offset
@@ -427,6 +431,7 @@ export class Executor implements BlockSession {
   }
 
   #release(slot: Slot): void {
+    if (slot.op !== BLOCK_READ) this.#changing--
     const index = slot.queue?.index
     slot.end()
     this.#free.push(slot)

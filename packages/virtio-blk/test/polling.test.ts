@@ -129,7 +129,22 @@ describe("a device that polls", () => {
     expect(polling).toEqual([])
   })
 
-  it("looks for completions, too, and no longer than for anything else", () => {
+  it("leaves the processor to the kernel while that makes changes", () => {
+    busy()
+    let polls = 0
+    whenPolled = () => polls++
+    d.harness.ring(0).add({ readable: [header(1, 0), new Uint8Array(512)], writable: [1] })
+    d.harness.kick(0)
+    expect(d.device.inFlight).toBe(1)
+    // For the time, after the request was taken, and once more in vain.
+    expect(polls).toBe(3)
+    expect(polling).toEqual([true, false])
+    polls = 0
+    backend.finish()
+    expect(polls).toBeGreaterThan(5)
+  })
+
+  it("looks for completions of reads, and no longer than for anything else", () => {
     busy()
     let polls = 0
     whenPolled = () => {

@@ -24,7 +24,7 @@ const SEGMENTS = 8192
 const MAX_RANGE = 2 ** 30
 
 /**
- * Requests that wait for the disk are sent off in small batches: it starts on the first ones while the next are made, and they are
+ * Reads that wait for the disk are sent off in small batches: it starts on the first ones while the next are made, and they are
  * done at different times instead of all at once.
  */
 const DIRECT_BATCH = 4
@@ -172,7 +172,8 @@ class FileBackend implements BlockBackend {
     this.#inFlight++
     this.#batched = index + 1
     this.#batchedSegments += request.count
-    if (this.#direct !== undefined && this.#batched >= DIRECT_BATCH) this.#deliver(this.#send())
+    if (request.op === BLOCK_READ && this.#direct !== undefined && this.#batched >= DIRECT_BATCH)
+      this.#deliver(this.#send())
   }
 
   commit(): void {
