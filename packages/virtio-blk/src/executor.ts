@@ -220,8 +220,8 @@ export class Executor implements BlockSession {
       if (worked) {
         window.worked()
         end = now + length
-      } else if (now >= end || this.#changing > 0) {
-        // Changes are made by the kernel's own threads, which may need this very processor: they wake the event loop.
+      } else if (now >= end || this.#changing > 0 || this.inFlight > 1) {
+        // Changes, and much at a time, are the kernel's own threads' to do, which may need this very processor: they wake the event loop.
         break
       }
       if (now >= turnEnd) {

@@ -144,7 +144,20 @@ describe("a device that polls", () => {
     expect(polls).toBeGreaterThan(5)
   })
 
-  it("looks for completions of reads, and no longer than for anything else", () => {
+  it("leaves several reads to the event loop", () => {
+    busy()
+    let polls = 0
+    whenPolled = () => polls++
+    offer()
+    offer()
+    d.harness.kick(0)
+    expect(d.device.inFlight).toBe(2)
+    expect(polls).toBe(3)
+    backend.finish()
+    expect(d.harness.ring(0).reap()).toHaveLength(2)
+  })
+
+  it("looks for the completion of a single read, and no longer than for anything else", () => {
     busy()
     let polls = 0
     whenPolled = () => {
