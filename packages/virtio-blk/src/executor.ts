@@ -24,7 +24,6 @@ import {
   VIRTIO_BLK_T_OUT,
 } from "./constants.js"
 import type { BlockCounters } from "./counters.js"
-import { NearRegion } from "./near-region.js"
 import { PollWindow } from "./polling.js"
 import { type DiskLimits, type ParsedRange, type ParsedRequest, parseRange, parseRequest } from "./request.js"
 import { Slot } from "./slot.js"
@@ -101,11 +100,11 @@ export class Executor implements BlockSession {
   /** Requests answered or handed to the backend. */
   #progress = 0
 
-  readonly #near: NearRegion
   readonly #header = new DataView(new ArrayBuffer(HEADER_BYTES))
   readonly #headerBytes = new Uint8Array(this.#header.buffer)
   readonly #ranges = new DataView(new ArrayBuffer(MAX_RANGES * SEGMENT_BYTES))
   readonly #rangesBytes = new Uint8Array(this.#ranges.buffer)
+  readonly #status = new Uint8Array(1)
   readonly #request: ParsedRequest = { type: 0, offset: 0, dataBytes: 0, status: 0 }
   readonly #range: ParsedRange = { offset: 0, length: 0, unmap: false, status: 0 }
 
@@ -120,7 +119,6 @@ export class Executor implements BlockSession {
     this.#id = options.id
     this.#bytesPerTurn = backend.info.bytesPerTurn
     this.memory = context.memory
-    this.#near = new NearRegion(context.memory)
     if (options.poll > 0 && backend.poll !== undefined)
       this.#window = new PollWindow(options.poll, backend.clock!)
     this.#goOn = () => this.woken()
@@ -346,7 +344,7 @@ export class Executor implements BlockSession {
       return true
     }
     // Copied once: the guest may change it meanwhile (bad-input #18).
-    this.#near.readHeader(chain, this.#header, this.#headerBytes)
+    chain.copyOut(0, this.#headerBytes)
     const request = this.#request
     parseRequest(this.#header, chain.readableBytes, chain.writableBytes, this.#limits, request)
     if (request.status !== VIRTIO_BLK_S_OK) this.#answer(queue, chain, request.status, 1)
@@ -411,7 +409,8 @@ export class Executor implements BlockSession {
   /** The status is the last writable byte, wherever that is (bad-input #21). */
   #answer(queue: Queue, chain: Chain, status: number, written: number): void {
     if (status !== VIRTIO_BLK_S_OK) this.#counters.failed++
-    this.#near.writeLast(chain, status)
+    this.#status[0] = status
+    chain.copyIn(chain.writableBytes - 1, this.#status)
     queue.push(chain, written)
     this.#pushed[queue.index] = true
   }

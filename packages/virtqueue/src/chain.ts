@@ -1,4 +1,5 @@
-import type { Chain, GuestMemory, Queue } from "@virtkit/interface"
+import type { Chain, Queue } from "@virtkit/interface"
+import type { NearRegion } from "./near-region.js"
 
 /** Largest number of entries that an idle chain keeps; longer arrays are given up, so that the pool stays bounded. */
 export const KEPT_ENTRIES = 1024
@@ -37,10 +38,10 @@ export class RingChain implements Chain {
   whole = false
   /** Whose chain it is. */
   readonly queue: Queue
-  readonly #memory: GuestMemory
+  readonly #near: NearRegion
 
-  constructor(memory: GuestMemory, queue: Queue) {
-    this.#memory = memory
+  constructor(near: NearRegion, queue: Queue) {
+    this.#near = near
     this.queue = queue
   }
 
@@ -84,7 +85,7 @@ export class RingChain implements Chain {
     for (; index < this.readable && done < target.length; index++) {
       const bytes = Math.min(this.lengths[index]! - skip, target.length - done)
       const piece = bytes === target.length ? target : target.subarray(done, done + bytes)
-      this.#memory.read(this.addresses[index]! + skip, piece)
+      this.#near.read(this.addresses, this.lengths, index, skip, piece)
       done += bytes
       skip = 0
     }
@@ -99,7 +100,7 @@ export class RingChain implements Chain {
     for (; index < this.count && done < source.length; index++) {
       const bytes = Math.min(this.lengths[index]! - skip, source.length - done)
       const piece = bytes === source.length ? source : source.subarray(done, done + bytes)
-      this.#memory.write(this.addresses[index]! + skip, piece)
+      this.#near.write(this.addresses, this.lengths, index, skip, piece)
       done += bytes
       skip = 0
     }

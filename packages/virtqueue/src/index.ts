@@ -8,6 +8,7 @@ export {
 export { createQueue } from "./create-queue.js"
 export { type DrainResult, drainQueue } from "./drain.js"
 export { Limiter } from "./limiter.js"
+export { NearRegion } from "./near-region.js"
 export {
   type CreateQueueResult,
   type DeviceQueue,

@@ -1,5 +1,6 @@
-import { type Chain, type GuestMemory, StateError } from "@virtkit/interface"
+import { type Chain, StateError } from "@virtkit/interface"
 import { DONE, HELD, IDLE, KEPT_ENTRIES, RingChain, WAITING } from "./chain.js"
+import { NearRegion } from "./near-region.js"
 import type { DeviceQueue, QueueCounters, QueueOptions } from "./options.js"
 import { BROKEN, EMPTY, MALFORMED, type Ring, TAKEN } from "./ring.js"
 import { parseQueueState, type QueueState, type SavedChain } from "./state.js"
@@ -18,7 +19,8 @@ export class RingQueue implements DeviceQueue {
   readonly size: number
   readonly counters: QueueCounters
   readonly #options: QueueOptions
-  readonly #memory: GuestMemory
+  /** Of all its chains. */
+  readonly #near: NearRegion
   readonly #ring: Ring
   readonly #inOrder: boolean
   /** Every chain that was ever made, so at most one more than can be in flight. */
@@ -49,7 +51,7 @@ export class RingQueue implements DeviceQueue {
     this.size = options.size
     this.counters = options.counters ?? newCounters()
     this.#options = options
-    this.#memory = options.memory
+    this.#near = new NearRegion(options.memory)
     this.#ring = ring
     this.#maxEntries = options.size * KEPT_ENTRIES
     this.#inOrder = options.inOrder ?? false
@@ -263,7 +265,7 @@ export class RingQueue implements DeviceQueue {
   }
 
   #newChain(): RingChain {
-    const chain = new RingChain(this.#memory, this)
+    const chain = new RingChain(this.#near, this)
     this.#chains.push(chain)
     return chain
   }

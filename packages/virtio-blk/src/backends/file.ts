@@ -2,6 +2,7 @@ import { close, ftruncate } from "node:fs"
 import { promisify } from "node:util"
 import { ConfigError } from "@virtkit/interface"
 import { BlockEngine } from "@virtkit/native"
+import { NearRegion } from "@virtkit/virtqueue"
 import {
   BLOCK_FLUSH,
   BLOCK_READ,
@@ -11,7 +12,6 @@ import {
   type BlockRequest,
   type BlockSession,
 } from "../backend.js"
-import { NearRegion } from "../near-region.js"
 import { type EngineChoice, engineError } from "./engine.js"
 import { type DirectAccess, imageInfo, isAligned, type OpenedImage, openDirect, openImage } from "./image.js"
 

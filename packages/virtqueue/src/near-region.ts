@@ -1,13 +1,15 @@
-import type { Chain, GuestMemory, GuestMemoryRegion } from "@virtkit/interface"
-import { HEADER_BYTES } from "./constants.js"
+import type { GuestMemory, GuestMemoryRegion } from "@virtkit/interface"
 
 const START = 0
 const END = 1
 const HOST = 2
 
+/** Up to this many bytes are copied one by one, which is quicker than making the views that a block copy needs. */
+const SMALL_COPY = 48
+
 /**
- * The region of guest memory that was used last, for what happens with every request. Its methods take no addresses and give none:
- * V8 allocates a number above 2^31 that goes through a call, wherever it has not inlined that call.
+ * The region of guest memory that was used last, for what happens with every request. Its methods take addresses in arrays, as chains have
+ * them, and give none: V8 allocates a number above 2^31 that goes through a call, wherever it has not inlined that call.
  */
 export class NearRegion {
   readonly #memory: GuestMemory
@@ -21,33 +23,40 @@ export class NearRegion {
     this.#memory = memory
   }
 
-  /** Copies the header of a request, the first bytes of its readable part, which has that many. */
-  readHeader(chain: Chain, header: DataView, bytes: Uint8Array): void {
-    if (chain.lengths[0]! < HEADER_BYTES || !this.#isNear(chain.addresses, chain.lengths, 0)) {
-      chain.copyOut(0, bytes)
+  /** Copies out of buffer `index`, from its byte `skip` on; it has that many. Throws GuestAddressError. */
+  read(addresses: Float64Array, lengths: Uint32Array, index: number, skip: number, target: Uint8Array): void {
+    const { length } = target
+    if (length > SMALL_COPY || !this.#isNear(addresses, lengths, index)) {
+      this.#memory.read(addresses[index]! + skip, target)
       return
     }
     const view = this.#view
-    const offset = chain.addresses[0]! - this.#range[START]!
-    for (let at = 0; at < HEADER_BYTES; at += 4) header.setUint32(at, view.getUint32(offset + at, true), true)
+    const offset = addresses[index]! - this.#range[START]! + skip
+    for (let i = 0; i < length; i++) target[i] = view.getUint8(offset + i)
   }
 
-  /** Writes the last byte of a chain that has a writable part. */
-  writeLast(chain: Chain, value: number): void {
-    const { addresses, lengths } = chain
-    let last = chain.count - 1
-    while (lengths[last] === 0) last--
-    if (!this.#isNear(addresses, lengths, last)) {
-      this.#memory.writeUint8(addresses[last]! + lengths[last]! - 1, value)
+  /** Copies into buffer `index`, from its byte `skip` on; it has room. Throws GuestAddressError. */
+  write(
+    addresses: Float64Array,
+    lengths: Uint32Array,
+    index: number,
+    skip: number,
+    source: Uint8Array,
+  ): void {
+    const { length } = source
+    const memory = this.#memory
+    if (length > SMALL_COPY || memory.dirtyTracking !== false || !this.#isNear(addresses, lengths, index)) {
+      memory.write(addresses[index]! + skip, source)
       return
     }
-    this.#view.setUint8(addresses[last]! - this.#range[START]! + lengths[last]! - 1, value)
-    if (this.#memory.dirtyTracking !== false) this.#memory.markDirty(addresses[last]! + lengths[last]! - 1, 1)
+    const view = this.#view
+    const offset = addresses[index]! - this.#range[START]! + skip
+    for (let i = 0; i < length; i++) view.setUint8(offset + i, source[i]!)
   }
 
   /**
-   * Writes host addresses of the ranges into `target`, from index `at` on. False when one has none: it is not whole in a region, or the
-   * memory is of a kind that system calls cannot use.
+   * Writes host addresses of the first `count` buffers into `target`, from index `at` on. False when one has none: it is not whole in a
+   * region, or the memory is of a kind that system calls cannot use.
    */
   hostAddresses(
     addresses: Float64Array,
