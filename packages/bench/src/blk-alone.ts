@@ -29,14 +29,14 @@ export function measureBlkAlone(runs: number): Promise<Section> {
           rows.push([
             `${bytes / 1024} KiB ${write ? "write" : "read"}, depth ${depth}`,
             Math.round(summarize(all.map(({ result }) => result.nanoseconds)).median).toString(),
-            Math.round(summarize(all.map(({ result }) => result.bytesPerMillion)).median).toString(),
+            summarize(all.map(({ result }) => result.bytesPerRequest)).median.toFixed(2),
           ])
         }
       }
     }
     return Promise.resolve({
       title: "A disk in the page cache, driver and device on one JavaScript thread",
-      head: ["", "CPU ns a request", "bytes of garbage per million"],
+      head: ["", "CPU ns a request", "bytes of garbage a request"],
       rows,
       notes: [`Collections in the measured parts, by --trace-gc: ${collections}.`],
     })
