@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process"
 import { existsSync, statSync } from "node:fs"
 import { dirname, join } from "node:path"
+import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
 
 /** The processor that back ends run on; the driver has the other one. */
@@ -12,6 +13,8 @@ export interface BackEndOptions {
   readonly socket: string
   readonly direct: boolean
   readonly queues: number
+  /** Called with each line on its standard output. */
+  readonly heard?: (line: string) => void
 }
 
 /** A process that serves the file as a disk. */
@@ -25,11 +28,16 @@ export interface BackEnd {
 export const BACK_ENDS: Readonly<Record<string, (options: BackEndOptions) => string[]>> = {
   virtkit: (options) => virtkit(options, "auto"),
   "virtkit-threads": (options) => virtkit(options, "threads"),
+  "virtkit-traced": (options) => virtkit(options, "auto", ["--trace-gc"]),
   qsd: (options) => storageDaemon(options, []),
   "qsd-iothread": (options) => storageDaemon(options, ["iothread"]),
 }
 
-function virtkit({ file, socket, direct, queues }: BackEndOptions, engine: string): string[] {
+function virtkit(
+  { file, socket, direct, queues }: BackEndOptions,
+  engine: string,
+  ofNode: readonly string[] = [],
+): string[] {
   const command = join(
     dirname(fileURLToPath(import.meta.resolve("virtkit/package.json"))),
     "dist/bundle/bin.js",
@@ -38,6 +46,7 @@ function virtkit({ file, socket, direct, queues }: BackEndOptions, engine: strin
   return [
     process.execPath,
     ...(process.env.VIRTKIT_BENCH_NODE_OPTIONS?.split(" ") ?? []),
+    ...ofNode,
     command,
     "serve",
     "blk",
@@ -68,7 +77,8 @@ function storageDaemon(
 /** Starts it on its processor and waits for its socket. */
 export async function startBackEnd(name: string, options: BackEndOptions): Promise<BackEnd> {
   const command = BACK_ENDS[name]!(options)
-  const child = spawn("taskset", ["-c", BACK_END_CPU, ...command], { stdio: ["ignore", "ignore", "pipe"] })
+  const child = spawn("taskset", ["-c", BACK_END_CPU, ...command], { stdio: ["ignore", "pipe", "pipe"] })
+  createInterface(child.stdout).on("line", (line) => options.heard?.(line))
   let said = ""
   child.stderr.on("data", (chunk) => {
     said += chunk

@@ -119,14 +119,19 @@ async function run(options: Run): Promise<DriverResult> {
       warmUpMs: WARM_UP_MS,
       measuredMs: MEASURED_MS,
     }
-    const words = ["-c", DRIVER_CPU, process.execPath, DRIVER, JSON.stringify(task)]
-    const { stdout } = await promisify(execFile)("taskset", words, { maxBuffer: 2 ** 26 }).catch((error) => {
-      throw new Error(`the driver failed: ${error.stderr}`)
-    })
-    return JSON.parse(stdout) as DriverResult
+    return await drive(task)
   } finally {
     for (const backEnd of backEnds) await backEnd.close()
   }
+}
+
+/** The driver on its processor, to its end. */
+export async function drive(task: DriverTask): Promise<DriverResult> {
+  const words = ["-c", DRIVER_CPU, process.execPath, DRIVER, JSON.stringify(task)]
+  const { stdout } = await promisify(execFile)("taskset", words, { maxBuffer: 2 ** 26 }).catch((error) => {
+    throw new Error(`the driver failed: ${error.stderr}`)
+  })
+  return JSON.parse(stdout) as DriverResult
 }
 
 function nameOf(

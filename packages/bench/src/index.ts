@@ -1,7 +1,8 @@
-// npm run bench [-- exits|memory|boots|pci|ring|ring-threads|net|blk|blk-alone ...] [--runs N]: virtkit beside QEMU, in the same run, as Markdown on stdout.
+// npm run bench [-- exits|memory|boots|pci|ring|ring-threads|net|blk|blk-alone|blk-long ...] [--runs N]: virtkit beside QEMU, in the same run, as Markdown on stdout.
 import { parseArgs } from "node:util"
 import { measureBlk } from "./blk.js"
 import { measureBlkAlone } from "./blk-alone.js"
+import { measureBlkLong } from "./blk-long.js"
 import { measureBoots, measurePciExits } from "./boots.js"
 import { measureExits } from "./exits.js"
 import { measureMemory } from "./memory.js"
@@ -19,6 +20,7 @@ const measurements: Readonly<Record<string, (runs: number) => Promise<Section>>>
   net: measureNet,
   blk: measureBlk,
   "blk-alone": measureBlkAlone,
+  "blk-long": measureBlkLong,
 }
 
 const { values, positionals } = parseArgs({ options: { runs: { type: "string" } }, allowPositionals: true })

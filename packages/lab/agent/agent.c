@@ -25,8 +25,8 @@
 #include <termios.h>
 #include <unistd.h>
 
-enum { START = 1, STDIN, KILL, RESIZE, CREDIT, SHUTDOWN };         /* host to lab */
-enum { READY = 64, STDOUT, STDERR, EXIT, FAILED, STDIN_CREDIT };   /* lab to host */
+enum { START = 1, STDIN, KILL, RESIZE, CREDIT, SHUTDOWN, PING };         /* host to lab */
+enum { READY = 64, STDOUT, STDERR, EXIT, FAILED, STDIN_CREDIT, PONG };   /* lab to host */
 enum { TTY = 1 };                                                  /* flags of START */
 enum { VERSION = 1, HEADER = 12, MAX_COMMANDS = 64, MAX_FRAME = 64 * 1024, WINDOW = 256 * 1024, OUT_SIZE = 512 * 1024 };
 
@@ -328,6 +328,7 @@ static void serve(struct command *c) {
 static void handle(uint32_t id, uint32_t type, uint8_t *payload, uint32_t length) {
   if (type == START) return start(id, payload, length);
   if (type == SHUTDOWN) power_off("asked to");
+  if (type == PING) return send_pair(0, PONG, 0, 0);
   struct command *c = find(id);
   if (!c) return; /* it ended while the frame was under way */
   if (type == STDIN) return push_input(c, payload, length);

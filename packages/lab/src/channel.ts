@@ -1,6 +1,6 @@
 import type { Duplex } from "node:stream"
 import { VirtkitError } from "@virtkit/interface"
-import { encodeFrame, FrameReader, READY, SHUTDOWN, VERSION } from "./protocol.js"
+import { encodeFrame, FrameReader, PING, PONG, READY, SHUTDOWN, VERSION } from "./protocol.js"
 
 /** Who gets the frames of one command. */
 export interface FrameHandler {
@@ -13,6 +13,8 @@ export interface FrameHandler {
 export class Channel {
   /** Resolves when the agent is there. Rejects when the stream ends first. */
   readonly ready: Promise<void>
+  /** Pings that the agent has not answered. */
+  unanswered = 0
   /** Bytes that may be under way in each direction of each command. Known once `ready`. */
   window = 0
   readonly #stream: Duplex
@@ -69,6 +71,12 @@ export class Channel {
     this.send(encodeFrame(0, SHUTDOWN, new Uint8Array(0)))
   }
 
+  /** Asks the agent whether it is there: see `unanswered`. */
+  ping(): void {
+    this.unanswered++
+    this.send(encodeFrame(0, PING, new Uint8Array(0)))
+  }
+
   /** Ends every command with `reason`. Idempotent. */
   lose(reason: Error): void {
     if (this.#lost) return
@@ -95,6 +103,7 @@ export class Channel {
       this.#becomeReady()
       return
     }
-    this.#handlers.get(id)?.frame(type, payload)
+    if (id === 0 && type === PONG) this.unanswered = 0
+    else this.#handlers.get(id)?.frame(type, payload)
   }
 }

@@ -18,6 +18,7 @@ import { LabProcess } from "./process.js"
 import { type Disk, MAX_DISKS, type Machine, startMachine } from "./qemu.js"
 import { Qmp } from "./qmp.js"
 import type { Share } from "./share.js"
+import { describeStall } from "./stall.js"
 import { needTool } from "./tools.js"
 
 /** What a lab is made of. */
@@ -38,6 +39,11 @@ export interface LabOptions {
   cacheDir?: string
   /** Milliseconds that the lab may take to start, 60,000 by default. */
   timeout?: number
+  /**
+   * Milliseconds that a lab may be silent, 60,000 by default: then it is taken for dead and ended, so that no command waits for
+   * it for ever. Those fail with ERR_VIRTKIT_LAB_GONE, which says where its processors were.
+   */
+  stallTimeout?: number
   /** Ends the lab, also while it starts. */
   signal?: AbortSignal
   /** Called with a line for people before something slow happens. */
@@ -50,9 +56,15 @@ const BOOT_MODULES = ["virtio_pci", "virtio_blk", "virtio_console", "virtio-rng"
 /** The script that makes a lab of the initramfs. */
 const INIT = fileURLToPath(new URL("../agent/init.sh", import.meta.url))
 
-/* mitigations=off: emulated CPUs leak nothing, but every indirect branch would cost. The others save probing time. */
+/*
+ * mitigations=off: emulated CPUs leak nothing, but every indirect branch would cost. nokaslr: addresses of a lab that hangs can be
+ * looked up in another one. The others save probing time.
+ */
 const CMDLINE =
-  "console=ttyS0 quiet reboot=t panic=-1 mitigations=off random.trust_cpu=on tsc=reliable no_timer_check cryptomgr.notests rcupdate.rcu_expedited=1"
+  "console=ttyS0 quiet reboot=t panic=-1 nokaslr mitigations=off random.trust_cpu=on tsc=reliable no_timer_check cryptomgr.notests rcupdate.rcu_expedited=1"
+
+/** As many without an answer are a lab that hangs. */
+const PINGS = 6
 
 const ENVIRONMENT = { PATH: "/usr/bin:/usr/sbin", HOME: "/root", TERM: "linux", LANG: "C.UTF-8" }
 
@@ -137,11 +149,13 @@ export class Lab implements AsyncDisposable {
     try {
       await lab.#becomeReady(options.timeout ?? 60_000, options.signal)
     } catch (error) {
+      const stall = options.signal?.aborted ? "" : await lab.#describeStall()
       machine.process.kill("SIGKILL")
       await machine.ended
       options.signal?.throwIfAborted()
-      throw startFailure(errors.text, console.text, error as Error)
+      throw startFailure(errors.text, console.text, stall, error as Error)
     }
+    lab.#watch(options.stallTimeout ?? 60_000)
     const onAbort = (): void => void lab.close()
     options.signal?.addEventListener("abort", onAbort, { once: true })
     void lab.ended.then(() => options.signal?.removeEventListener("abort", onAbort))
@@ -240,6 +254,26 @@ export class Lab implements AsyncDisposable {
     this.#channel.lose(new VirtkitError("ERR_VIRTKIT_LAB_GONE", "the lab was closed"))
   }
 
+  /** Ends a lab that hangs. Pings are counted, not time: a host that was suspended is no reason. */
+  #watch(timeout: number): void {
+    const timer = setInterval(() => {
+      if (this.#channel.unanswered < PINGS) this.#channel.ping()
+      else void stalled()
+    }, timeout / PINGS)
+    timer.unref()
+    const stalled = async (): Promise<void> => {
+      clearInterval(timer)
+      const why = `the lab did not answer for ${timeout} ms: ${await this.#describeStall()}`
+      this.#channel.lose(new VirtkitError("ERR_VIRTKIT_LAB_GONE", why))
+      this.#machine.process.kill("SIGKILL")
+    }
+    void this.ended.then(() => clearInterval(timer))
+  }
+
+  #describeStall(): Promise<string> {
+    return describeStall(this.#monitor, this.#machine.process.pid)
+  }
+
   async #becomeReady(timeout: number, signal: AbortSignal | undefined): Promise<void> {
     let cancel: (reason: Error) => void = () => {}
     const cancelled = new Promise<never>((_resolve, reject) => {
@@ -329,8 +363,8 @@ async function openInitrd(
 }
 
 /** What to tell whoever could not start a lab: QEMU's words, else the end of the machine's console. */
-function startFailure(errors: string, console: string, cause: Error): VirtkitError {
-  const reason = lastLines(errors, console) || cause.message
+function startFailure(errors: string, console: string, stall: string, cause: Error): VirtkitError {
+  const reason = lastLines(errors, console) || (stall ? `${cause.message}; ${stall}` : cause.message)
   return new VirtkitError("ERR_VIRTKIT_LAB", `the lab did not start: ${reason}`, { cause })
 }
 

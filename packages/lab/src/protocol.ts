@@ -13,6 +13,7 @@ export const KILL = 3
 export const RESIZE = 4
 export const CREDIT = 5
 export const SHUTDOWN = 6
+export const PING = 7
 /** Lab to host. */
 export const READY = 64
 export const STDOUT = 65
@@ -20,6 +21,7 @@ export const STDERR = 66
 export const EXIT = 67
 export const FAILED = 68
 export const STDIN_CREDIT = 69
+export const PONG = 70
 
 /** Flags of START. */
 export const TTY = 1

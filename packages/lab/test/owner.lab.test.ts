@@ -8,16 +8,7 @@ import { fileURLToPath } from "node:url"
 import { afterEach, describe, expect, it } from "vitest"
 import { cacheDir } from "../src/paths.js"
 import { findTool } from "../src/tools.js"
-
-/** Processes whose parent, or whose parent's parent, is `pid`: QEMU, whatever started it. */
-async function children(pid: number): Promise<number[]> {
-  const found: number[] = []
-  for (const name of await readdir("/proc")) {
-    const stat = /^\d+$/.test(name) ? await readFile(`/proc/${name}/stat`, "utf8").catch(() => "") : ""
-    if (Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[1]) === pid) found.push(Number(name))
-  }
-  return found
-}
+import { children } from "./children.js"
 
 async function alive(pid: number): Promise<boolean> {
   const stat = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => "")
