@@ -10,18 +10,29 @@ const failed = (files: Record<string, { passed: number; failed: number }>, elsew
 })
 
 describe("worthRepeating", () => {
-  it("is what failed in one or two files of tests in labs", () => {
+  it("is what failed in up to three files of tests in labs", () => {
     const one = { "a.lab.test.ts": { passed: 3, failed: 2 } }
     expect(worthRepeating(failed(one))).toEqual(["a.lab.test.ts"])
     const two = { ...one, "b.lab.test.ts": { passed: 0, failed: 1 } }
     expect(worthRepeating(failed(two))).toEqual(["a.lab.test.ts", "b.lab.test.ts"])
+    const three = { ...two, "c.lab.test.ts": { passed: 2, failed: 1 } }
+    expect(worthRepeating(failed(three))).toHaveLength(3)
   })
 
   it.each([
     ["another test failed as well", { "a.lab.test.ts": [1, 1], "b.test.ts": [0, 1] }, 0],
     ["only others failed", { "b.kvm.test.ts": [0, 1] }, 0],
     ["something failed outside of tests", { "a.lab.test.ts": [1, 1] }, 1],
-    ["three failed", { "a.lab.test.ts": [1, 1], "b.lab.test.ts": [1, 1], "c.lab.test.ts": [1, 1] }, 0],
+    [
+      "four failed",
+      {
+        "a.lab.test.ts": [1, 1],
+        "b.lab.test.ts": [1, 1],
+        "c.lab.test.ts": [1, 1],
+        "d.lab.test.ts": [1, 1],
+      },
+      0,
+    ],
   ] as const)("is nothing when %s", (_, counts, elsewhere) => {
     const files = Object.entries(counts).map(([name, [passed, failed]]) => [name, { passed, failed }])
     expect(worthRepeating(failed(Object.fromEntries(files), elsewhere))).toEqual([])
