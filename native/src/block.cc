@@ -11,6 +11,7 @@
 #include "block_engine.h"
 #include "errors.h"
 #include "modules.h"
+#include "write_together.h"
 
 namespace virtkit {
 namespace {
@@ -89,6 +90,7 @@ Napi::Value LockFile(const Napi::CallbackInfo& info) {
 
 void InitBlock(Napi::Env env, Napi::Object exports) {
   InitBlockEngine(env, exports);
+  InitWriteTogether(env, exports);
   exports.Set("blockFileInfo", Napi::Function::New<BlockFileInfo>(env, "blockFileInfo"));
   exports.Set("directAlignment", Napi::Function::New<DirectAlignment>(env, "directAlignment"));
   exports.Set("lockFile", Napi::Function::New<LockFile>(env, "lockFile"));

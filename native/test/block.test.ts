@@ -1,4 +1,5 @@
-import { spawnSync } from "node:child_process"
+import { spawn, spawnSync } from "node:child_process"
+import { once } from "node:events"
 import {
   closeSync,
   constants,
@@ -22,6 +23,7 @@ import {
   lockFile,
   MemoryMapping,
   probeIoUring,
+  writeTogether,
 } from "@virtkit/native"
 import { afterAll, afterEach, beforeEach, describe, expect, it, vi } from "vitest"
 
@@ -618,5 +620,76 @@ describe("block files", () => {
     expect(() => lockFile(reader, true)).toThrow(expect.objectContaining({ code: "EBADF" }))
     closeSync(reader)
     closeSync(other)
+  })
+})
+
+describe("pieces of a file that are written together", () => {
+  it("are where they belong, whatever their lengths", async () => {
+    const pieces = [10, 1, 4096, 100_000, 65536, 0, 300_000, 3, 700_001, 65537]
+    const lengths = pieces.filter((_, i) => i % 2 === 1)
+    const bytes = new Uint8Array(lengths.reduce((a, b) => a + b)).map((_, i) => 1 + (i % 255))
+    const expected = readFileSync(path)
+    let at = 0
+    for (let i = 0; i < pieces.length; i += 2) {
+      expected.set(bytes.subarray(at, at + pieces[i + 1]!), pieces[i]!)
+      at += pieces[i + 1]!
+    }
+    const copy = bytes.slice()
+    const written = writeTogether(fd, copy, Float64Array.from(pieces))
+    // They were copied.
+    copy.fill(0)
+    await written
+    expect(readFileSync(path).equals(expected)).toBe(true)
+  })
+
+  it("say what went wrong, and take no nonsense", async () => {
+    const reader = openSync(path, constants.O_RDONLY)
+    await expect(writeTogether(reader, new Uint8Array(1), Float64Array.of(0, 1))).rejects.toMatchObject({
+      code: "EBADF",
+      errno: 9,
+      syscall: "pwrite",
+    })
+    closeSync(reader)
+    const full = openSync("/dev/full", "w")
+    await expect(writeTogether(full, new Uint8Array(1), Float64Array.of(0, 1))).rejects.toMatchObject({
+      code: "ENOSPC",
+    })
+    closeSync(full)
+    for (const places of [[0], [0, 2], [0, 1, 5], [-1, 1], [Number.NaN, 1], [0, 0.5, 1, 0.4]])
+      expect(() => writeTogether(fd, new Uint8Array(1), Float64Array.from(places))).toThrow(RangeError)
+    expect(() => writeTogether(fd, [1] as unknown as Uint8Array, Float64Array.of(0, 1))).toThrow(TypeError)
+  })
+
+  it("are all written, or none, when the process is killed", async () => {
+    const target = join(folder, "together")
+    const count = 2048
+    for (let round = 0; round < 5; round++) {
+      writeFileSync(target, Buffer.alloc(count * 512))
+      const script = `
+        import { openSync } from "node:fs"
+        import { lockFile, writeTogether } from ${JSON.stringify(addon)}
+        const fd = openSync(${JSON.stringify(target)}, "r+")
+        lockFile(fd, true)
+        const places = new Float64Array(${count * 2}).map((_, i) => (i % 2 === 0 ? i * 256 : 8))
+        process.stdout.write("ready")
+        for (let value = 1; ; value = (value + 1) % 256)
+          await writeTogether(fd, new Uint8Array(${count * 8}).fill(value), places)`
+      const child = spawn(process.execPath, ["--input-type=module", "-e", script], {
+        stdio: ["ignore", "pipe", "inherit"],
+      })
+      const exited = once(child, "exit")
+      await once(child.stdout, "data")
+      await new Promise((resolve) => setTimeout(resolve, 20 + round * 7))
+      child.kill("SIGKILL")
+      await exited
+      // Who writes is a process of its own, and has the lock until it is done.
+      const other = openSync(target, "r+")
+      await vi.waitFor(() => expect(lockFile(other, true)).toBe(true), 10_000)
+      closeSync(other)
+      const bytes = readFileSync(target)
+      const values = new Set(Array.from({ length: count }, (_, i) => bytes[i * 512]))
+      expect(values.size).toBe(1)
+      expect(values).not.toEqual(new Set([0]))
+    }
   })
 })

@@ -131,3 +131,14 @@ export declare function directAlignment(fd: number): DirectAlignment | undefined
  * for writing) or against writers only. False when another holds a lock that conflicts.
  */
 export declare function lockFile(fd: number, exclusive: boolean): boolean
+
+/**
+ * Writes pieces of a file one after the other such that a SIGKILL of this process does not come in between: none of them is
+ * written after it, or all are. `places` has a pair for each piece, its offset in the file and its length, and `bytes` has their
+ * content without gaps; both are copied before it returns. What is written is not durable: see fdatasync.
+ *
+ * A child process does it that shares memory and descriptors with this one, as with vfork. One who kills both (a process group,
+ * a cgroup), or a kernel that crashes, may leave some pieces written; so may a system that allows no more processes, where a thread of this
+ * process writes. Rejects with `code`, `errno`, `syscall`; then some pieces may be written.
+ */
+export declare function writeTogether(fd: number, bytes: Uint8Array, places: Float64Array): Promise<void>

@@ -76,10 +76,11 @@ describe.skipIf(noQemu !== "")(`random operations, judged by qemu-img${noQemu}`,
   it.each([
     { name: "empty", cluster: 65536, version: 3 as const },
     { name: "small clusters", cluster: 512, version: 3 as const },
+    { name: "small clusters, no lazy counts", cluster: 512, version: 3 as const, lazyRefcounts: false },
     { name: "version 2", cluster: 4096, version: 2 as const },
     { name: "overlay", cluster: 16384, version: 3 as const, backing: true },
     { name: "overlay, version 2", cluster: 4096, version: 2 as const, backing: true },
-  ])("$name", async ({ name, cluster, version, backing = false }) => {
+  ])("$name", async ({ name, cluster, version, backing = false, lazyRefcounts = version === 3 }) => {
     const path = b.path(`random-${name.replaceAll(/\W/g, "")}.qcow2`)
     const size = 8 * MiB + 512 * 7
     const next = random(name.length * cluster + 1)
@@ -94,6 +95,7 @@ describe.skipIf(noQemu !== "")(`random operations, judged by qemu-img${noQemu}`,
       size,
       clusterSize: cluster,
       version,
+      lazyRefcounts,
       ...(backing ? { backing: { path: base, format: "raw" as const } } : {}),
     })
     let disk = await b.open(path, { backing: backing ? [base] : [] })
@@ -125,12 +127,17 @@ describe.skipIf(noQemu !== "")(`random operations, judged by qemu-img${noQemu}`,
 })
 
 describe("requests in parallel", { timeout: 600_000 }, () => {
-  it.each([512, 4096, 65536])(
-    "that share clusters keep to their own sectors, clusters of %d",
-    async (clusterSize) => {
-      const path = b.path(`parallel-${clusterSize}.qcow2`)
+  it.each([
+    [512, true],
+    [512, false],
+    [4096, true],
+    [65536, true],
+  ])(
+    "that share clusters keep to their own sectors, clusters of %d, lazy counts %s",
+    async (clusterSize, lazyRefcounts) => {
+      const path = b.path(`parallel-${clusterSize}-${lazyRefcounts}.qcow2`)
       const size = 8 * MiB
-      await createQcow2({ path, size, clusterSize })
+      await createQcow2({ path, size, clusterSize, lazyRefcounts })
       const options = { path, readonly: false, unsafe: false, direct: false, backing: [], depth: 16 }
       let backend = await qcow2Backend(options)
       const memory = mmapMemory(16 * 65536)

@@ -21,6 +21,7 @@ export const HEADER = {
   refcountTableOffset: 48,
   refcountTableClusters: 56,
   incompatible: 72,
+  compatible: 80,
   autoclear: 88,
   bytesV2: 72,
   bytesV3: 104,

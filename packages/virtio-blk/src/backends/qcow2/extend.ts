@@ -3,8 +3,9 @@ import { promisify } from "node:util"
 import { blockFileInfo } from "@virtkit/native"
 import { openImage } from "../image.js"
 import { unsupported } from "./errors.js"
-import { decodeL1, Qcow2Image } from "./image.js"
+import { decodeL1, isDirty, Qcow2Image } from "./image.js"
 import { ImageFile } from "./image-file.js"
+import { usedClusters } from "./rebuild.js"
 
 /**
  * Makes the file of an image as long as it can ever need to be, without taking space, for one who uses it as a block device, which
@@ -33,7 +34,9 @@ async function cutOff(path: string, before: number, extended: number): Promise<v
   const file = await openFile(path)
   try {
     const image = await Qcow2Image.open(file)
-    const end = Math.max(before, (await lastCounted(image)) * image.header.clusterSize)
+    // The counts of one that was not closed may be wrong.
+    const clusters = await (isDirty(image.header) ? usedClusters(image) : countedClusters(image))
+    const end = Math.max(before, clusters * image.header.clusterSize)
     const { size } = await promisify(fstat)(file.fd)
     if (size === extended && end < size) await promisify(ftruncate)(file.fd, end)
   } finally {
@@ -42,7 +45,7 @@ async function cutOff(path: string, before: number, extended: number): Promise<v
 }
 
 /** The number of the last cluster that has a use, plus 1. */
-async function lastCounted({ file, header }: Qcow2Image): Promise<number> {
+async function countedClusters({ file, header }: Qcow2Image): Promise<number> {
   const { clusterSize, refcountTableOffset, refcountTableClusters, refcountOrder } = header
   const table = decodeL1(await file.read(refcountTableOffset, refcountTableClusters * clusterSize)).offsets
   for (let index = table.length - 1; index >= 0; index--) {

@@ -1,4 +1,5 @@
 import {
+  COMPAT_LAZY_REFCOUNTS,
   EXTENSION_BACKING_FORMAT,
   EXTENSION_END,
   HEADER,
@@ -34,6 +35,8 @@ export interface Qcow2Header {
   readonly snapshotCount: number
   readonly snapshotsOffset: number
   readonly incompatible: number
+  /** Its reference counts may be wrong while its dirty bit is set. */
+  readonly lazyRefcounts: boolean
   /** A program that changes the image without knowing these features must clear them. */
   readonly autoclear: boolean
   readonly compression: "zlib" | "zstd"
@@ -105,6 +108,7 @@ export function parseHeader(path: string, bytes: Uint8Array, fileLength: number)
     snapshotCount,
     snapshotsOffset,
     incompatible: features.incompatible,
+    lazyRefcounts: features.lazyRefcounts,
     autoclear: features.autoclear,
     compression: features.compression,
     extendedL2: features.extendedL2,
@@ -113,6 +117,7 @@ export function parseHeader(path: string, bytes: Uint8Array, fileLength: number)
 
 const NO_FEATURES = {
   incompatible: 0,
+  lazyRefcounts: false,
   autoclear: false,
   refcountOrder: 4,
   headerLength: HEADER.bytesV2 as number,
@@ -144,6 +149,7 @@ function parseFeatures(path: string, view: DataView): typeof NO_FEATURES {
     throw new ImageError(path, "extended L2 entries need clusters of at least 16 KiB")
   return {
     incompatible,
+    lazyRefcounts: (view.getUint32(HEADER.compatible + 4) & COMPAT_LAZY_REFCOUNTS) !== 0,
     autoclear: view.getUint32(HEADER.autoclear) !== 0 || view.getUint32(HEADER.autoclear + 4) !== 0,
     refcountOrder,
     headerLength,

@@ -1,5 +1,6 @@
 import { close, fdatasync, fstat, ftruncate, read, write } from "node:fs"
 import { promisify } from "node:util"
+import { writeTogether } from "@virtkit/native"
 import type { DirectAccess } from "../image.js"
 
 const readAt = promisify(read)
@@ -15,6 +16,12 @@ export interface ImageFileOptions {
   readonly length: number
   /** Never wait for the disk. */
   readonly unsafe: boolean
+}
+
+/** Bytes, and where they go. */
+export interface Piece {
+  readonly offset: number
+  readonly bytes: Uint8Array
 }
 
 /** Files grow in steps of this, without taking space. */
@@ -66,6 +73,16 @@ export class ImageFile {
       done += bytesWritten
     }
     this.length = Math.max(this.length, offset + bytes.length)
+  }
+
+  /** Writes pieces such that all or none of them are in the file when this process is killed (not when the machine fails). */
+  async writeTogether(pieces: readonly Piece[]): Promise<void> {
+    if (pieces.length === 0) return
+    const end = Math.max(...pieces.map(({ offset, bytes }) => offset + bytes.length))
+    this.#use(end)
+    const places = pieces.flatMap(({ offset, bytes }) => [offset, bytes.length])
+    await writeTogether(this.fd, Buffer.concat(pieces.map(({ bytes }) => bytes)), Float64Array.from(places))
+    this.length = Math.max(this.length, end)
   }
 
   /** Makes what was written durable. */

@@ -132,6 +132,21 @@ export class Qcow2Image implements Layer {
     return error
   }
 
+  /** Sets the dirty bit, or takes it off: not durable before the next sync. */
+  async setDirty(dirty: boolean): Promise<void> {
+    if (isDirty(this.header) === dirty) return
+    const flip = () => {
+      this.header = { ...this.header, incompatible: this.header.incompatible ^ INCOMPAT_DIRTY }
+    }
+    flip()
+    try {
+      await this.writeIncompatible()
+    } catch (error) {
+      flip()
+      throw error
+    }
+  }
+
   /** Writes the incompatible feature bits of the header. */
   async writeIncompatible(): Promise<void> {
     const bytes = Buffer.alloc(4)

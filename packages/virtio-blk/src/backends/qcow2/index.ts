@@ -3,7 +3,7 @@ import { type EngineChoice, engineError } from "../engine.js"
 import { Qcow2Backend } from "./backend.js"
 import { isDirty } from "./image.js"
 import { openLayers } from "./layers.js"
-import { rebuildRefcounts } from "./rebuild.js"
+import { repairRefcounts } from "./rebuild.js"
 
 export interface Qcow2Options {
   readonly path: string
@@ -25,7 +25,7 @@ export async function qcow2Backend(options: Qcow2Options): Promise<BlockBackend>
   const { readonly, unsafe, depth, engine = "auto" } = options
   const { image, layers } = await openLayers(options)
   try {
-    if (!readonly && isDirty(image.header)) await rebuildRefcounts(image)
+    if (!readonly && isDirty(image.header)) await repairRefcounts(image)
     return await Qcow2Backend.open({ image, layers, readonly, unsafe, depth, engine })
   } catch (error) {
     for (const layer of layers) await layer.close()

@@ -18,7 +18,9 @@ export interface Qcow2Info {
   readonly backingFormat: string | undefined
   readonly compression: "zlib" | "zstd"
   readonly extendedL2: boolean
-  /** Reference counts may be wrong: it was not closed by a program that writes them late. */
+  /** Reference counts may be wrong after a crash of the machine; a process that is killed leaves the image clean. */
+  readonly lazyRefcounts: boolean
+  /** Reference counts may be wrong: it has lazy ones, and was not closed. */
   readonly dirty: boolean
   /** Damage was found in it: it can only be read. */
   readonly corrupt: boolean
@@ -40,6 +42,7 @@ export async function inspectQcow2(path: string): Promise<Qcow2Info> {
       backingFormat: header.backingFormat,
       compression: header.compression,
       extendedL2: header.extendedL2,
+      lazyRefcounts: header.lazyRefcounts,
       dirty: (header.incompatible & INCOMPAT_DIRTY) !== 0,
       corrupt: (header.incompatible & INCOMPAT_CORRUPT) !== 0,
       snapshots: snapshots.entries.map(({ id, name, date, size, stateSize }) => ({

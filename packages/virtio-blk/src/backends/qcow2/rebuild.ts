@@ -1,32 +1,71 @@
-import {
-  ENTRY_COMPRESSED_HIGH,
-  ENTRY_COPIED_HIGH,
-  HEADER,
-  INCOMPAT_DIRTY,
-  MAX_TABLE_BYTES,
-} from "./constants.js"
+import { ENTRY_COMPRESSED_HIGH, ENTRY_COPIED_HIGH, MAX_TABLE_BYTES } from "./constants.js"
 import { ImageError, unsupported } from "./errors.js"
 import { decodeL1, type Qcow2Image } from "./image.js"
 import { entryOffset } from "./l2-entry.js"
-import { encodeOffsets, writeCount } from "./refcounts.js"
+import { encodeOffsets, readCount, refcountTablePlace, writeCount } from "./refcounts.js"
 
-/** Counts of 4 bytes in memory while it works: 256 MiB. */
+/** Counts of 4 bytes in memory while it works, twice: 512 MiB. */
 const MAX_CLUSTERS = 64 * 1024 * 1024
 
 /**
- * Counts all uses of clusters anew and writes the counts to a new place, behind the end of the file: what an image needs
- * whose dirty bit is set, since a program with lazy reference counts ended without writing them. An interruption leaves it dirty, with the
- * former counts. Throws ImageError when tables name what is not in the file.
+ * Sets the reference counts of an image right whose dirty bit is set: a program with lazy reference counts, or the machine,
+ * ended without closing it. All uses of clusters are counted anew; only if the file says otherwise it gets new counts. An
+ * interruption leaves it dirty, with the former counts. Throws ImageError when tables name what is not in the file.
  */
-export async function rebuildRefcounts(image: Qcow2Image): Promise<void> {
+export async function repairRefcounts(image: Qcow2Image): Promise<void> {
+  const uses = await countUses(image)
+  await fixCopied(image, uses)
+  const former = await clustersOfCounts(image)
+  const counted = uses.slice()
+  for (const cluster of former ?? []) counted[cluster]!++
+  if (former === undefined || !(await isCounted(image, counted))) {
+    const end = counted.findLastIndex((count) => count > 0) + 1
+    await rebuildRefcounts(image, uses, end)
+  }
+  await image.setDirty(false)
+  await image.file.sync()
+}
+
+/** The number of the last cluster that the image needs, plus 1; nothing is made of its counts. Throws ImageError. */
+export async function usedClusters(image: Qcow2Image): Promise<number> {
+  const last = (await countUses(image)).findLastIndex((count) => count > 0)
+  const counts = (await clustersOfCounts(image)) ?? []
+  return counts.reduce((a, b) => Math.max(a, b), last) + 1
+}
+
+/** The clusters that hold reference counts and their table; undefined when those are not all in the file. */
+async function clustersOfCounts({ file, header }: Qcow2Image): Promise<number[] | undefined> {
+  const { clusterSize, refcountTableOffset, refcountTableClusters } = header
+  const bytes = await file.read(refcountTableOffset, refcountTableClusters * clusterSize)
+  const clusters: number[] = []
+  for (let i = 0; i < refcountTableClusters; i++) clusters.push(refcountTableOffset / clusterSize + i)
+  for (const offset of decodeL1(bytes).offsets) if (offset !== 0) clusters.push(offset / clusterSize)
+  const end = Math.ceil(file.length / clusterSize)
+  return clusters.every((cluster) => Number.isInteger(cluster) && cluster < end) ? clusters : undefined
+}
+
+/** Whether the file's counts are these, and no others. */
+async function isCounted({ file, header }: Qcow2Image, uses: Uint32Array): Promise<boolean> {
+  const { clusterSize, refcountOrder, refcountTableOffset, refcountTableClusters } = header
+  const table = decodeL1(await file.read(refcountTableOffset, refcountTableClusters * clusterSize)).offsets
+  const perBlock = (clusterSize * 8) / 2 ** refcountOrder
+  const blocks = Math.ceil(uses.length / perBlock)
+  if (table.subarray(blocks).some((offset) => offset !== 0)) return false
+  for (let i = 0; i < blocks; i++) {
+    const offset = table[i] ?? 0
+    const bytes = offset === 0 ? Buffer.alloc(clusterSize) : await file.read(offset, clusterSize)
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
+    for (let n = 0; n < perBlock; n++) {
+      if (readCount(view, n, refcountOrder) !== (uses[i * perBlock + n] ?? 0)) return false
+    }
+  }
+  return true
+}
+
+/** Writes these counts, and those of themselves, behind `end`, where nothing is in use. */
+async function rebuildRefcounts(image: Qcow2Image, uses: Uint32Array, end: number): Promise<void> {
   const { file, header } = image
   const { clusterSize, refcountOrder } = header
-  const end = Math.ceil(file.length / clusterSize)
-  if (end > MAX_CLUSTERS)
-    throw unsupported(file.path, `it was not closed; repair it with: qemu-img check -r all ${file.path}`)
-  const uses = await countUses(image, end)
-  await fixCopied(image, uses)
-
   const perBlock = (clusterSize * 8) / 2 ** refcountOrder
   let blocks = 1
   let clusters = 1
@@ -57,26 +96,19 @@ export async function rebuildRefcounts(image: Qcow2Image): Promise<void> {
   const offset = (end + blocks) * clusterSize
   await file.write(offset, encodeOffsets(table))
   await file.sync()
-  const place = Buffer.alloc(12)
-  place.writeUInt32BE(Math.floor(offset / 2 ** 32), 0)
-  place.writeUInt32BE(offset % 2 ** 32, 4)
-  place.writeUInt32BE(clusters, 8)
-  await file.write(HEADER.refcountTableOffset, place)
+  const place = refcountTablePlace({ offset, clusters })
+  await file.write(place.offset, place.bytes)
   await file.sync()
-  image.header = {
-    ...header,
-    refcountTableOffset: offset,
-    refcountTableClusters: clusters,
-    incompatible: header.incompatible & ~INCOMPAT_DIRTY,
-  }
-  await image.writeIncompatible()
-  await file.sync()
+  image.header = { ...image.header, refcountTableOffset: offset, refcountTableClusters: clusters }
 }
 
 /** How often each cluster of the file is used, by all but reference counts. */
-async function countUses(image: Qcow2Image, end: number): Promise<Uint32Array> {
+async function countUses(image: Qcow2Image): Promise<Uint32Array> {
   const { file, header, snapshots } = image
   const { clusterSize } = header
+  const end = Math.ceil(file.length / clusterSize)
+  if (end > MAX_CLUSTERS)
+    throw unsupported(file.path, `it was not closed; repair it with: qemu-img check -r all ${file.path}`)
   const uses = new Uint32Array(end)
   const use = (offset: number, length: number) => {
     const last = Math.floor((offset + length - 1) / clusterSize)

@@ -1,6 +1,6 @@
-import { MAX_TABLE_BYTES } from "./constants.js"
+import { HEADER, MAX_TABLE_BYTES } from "./constants.js"
 import { ImageError } from "./errors.js"
-import type { ImageFile } from "./image-file.js"
+import type { ImageFile, Piece } from "./image-file.js"
 import { type DirtyBytes, Table, TableCache } from "./table-cache.js"
 
 export interface RefcountsOptions {
@@ -16,6 +16,8 @@ export interface RefcountsOptions {
   readonly metadata: Set<number>
   /** Most refcount blocks in memory. */
   readonly cached: number
+  /** The image has lazy reference counts: they go down together with what named the cluster. */
+  readonly lazy: boolean
 }
 
 /** The refcount table as it is to be written. */
@@ -48,6 +50,8 @@ export class Refcounts {
   readonly #clusterSize: number
   readonly #order: number
   readonly #metadata: Set<number>
+  readonly #lazy: boolean
+  /** Clusters that are to be used, or were until shortly: their count is 0, and nobody else may have them. */
   readonly #reserved = new Set<number>()
   #table: Float64Array
   #tableOffset: number
@@ -66,6 +70,7 @@ export class Refcounts {
     this.#table = options.table
     this.#tableOffset = options.tableOffset
     this.#metadata = options.metadata
+    this.#lazy = options.lazy
     this.perBlock = (options.clusterSize * 8) / 2 ** options.order
     this.cache = new TableCache(options.cached)
   }
@@ -98,7 +103,7 @@ export class Refcounts {
   }
 
   /** Gives reserved clusters back. */
-  unreserve(run: Run): void {
+  unreserve(run: Pick<Run, "first" | "count">): void {
     for (let i = 0; i < run.count; i++) this.#reserved.delete(run.first + i)
     this.#hint = Math.min(this.#hint, run.first)
   }
@@ -131,19 +136,44 @@ export class Refcounts {
     }
   }
 
-  /** A use of the cluster has ended. True when that was the last. */
-  async drop(cluster: number): Promise<boolean> {
-    const index = Math.floor(cluster / this.perBlock)
-    const offset = index < this.#table.length ? this.#table[index]! : 0
-    const block = offset === 0 ? undefined : await this.#block(index)
+  /** The blocks with the counts of used clusters, kept in memory until `unpin`. */
+  async pinnedAll(first: number, count: number): Promise<Table[]> {
+    const blocks: Table[] = []
+    const last = Math.min(Math.floor((first + count - 1) / this.perBlock), this.#table.length - 1)
+    try {
+      for (let index = Math.floor(first / this.perBlock); index <= last; index++) {
+        // What has no block has no use: `drop` says so.
+        if (this.#table[index] === 0) continue
+        const block = await this.#block(index)
+        block.pins++
+        blocks.push(block)
+      }
+    } catch (error) {
+      unpin(blocks)
+      throw error
+    }
+    return blocks
+  }
+
+  /**
+   * A use of the cluster has ended; its block is in memory. True when that was the last: then nobody gets the cluster
+   * before `release`. Throws ImageError when none was counted.
+   */
+  drop(cluster: number): boolean {
+    const block = this.cache.get(Math.floor(cluster / this.perBlock))
     const count = block === undefined ? 0 : this.#get(block, cluster)
     if (block === undefined || count === 0)
       throw new ImageError(this.#file.path, `cluster ${cluster} is in use and its reference count is 0`)
     this.#set(block, cluster, count - 1)
     if (count > 1) return false
-    this.#metadata.delete(cluster)
-    this.#hint = Math.min(this.#hint, cluster)
+    this.#reserved.add(cluster)
     return true
+  }
+
+  /** Clusters that lost their last use can be taken. */
+  release(first: number, count: number): void {
+    for (let i = 0; i < count; i++) this.#metadata.delete(first + i)
+    this.unreserve({ first, count })
   }
 
   /** Copies what is to be written; see TableCache.take. */
@@ -229,7 +259,7 @@ export class Refcounts {
 
   #addBlock(index: number, cluster: number): void {
     const offset = cluster * this.#clusterSize
-    const block = new Table(index, offset, Buffer.alloc(this.#clusterSize))
+    const block = new Table(index, offset, Buffer.alloc(this.#clusterSize), true)
     this.cache.add(block)
     this.cache.markDirty(block, 0, this.#clusterSize)
     this.#table[index] = offset
@@ -257,9 +287,16 @@ export class Refcounts {
       throw Object.assign(full, { errno: 27, code: "EFBIG" })
     }
     await this.#file.ensure((start + blocks + clusters) * this.#clusterSize)
+    const first = this.#tableOffset / this.#clusterSize
+    const count = (this.#table.length * 8) / this.#clusterSize
+    const counts = this.#lazy ? await this.pinnedAll(first, count) : []
+    try {
+      this.#leave(first, count)
+    } finally {
+      unpin(counts)
+    }
     const table = new Float64Array(entriesOf(clusters))
     table.set(this.#table)
-    this.#former.push(this.#tableOffset / this.#clusterSize, (this.#table.length * 8) / this.#clusterSize)
     this.#table = table
     this.#tableOffset = (start + blocks) * this.#clusterSize
     this.#moved = true
@@ -267,6 +304,12 @@ export class Refcounts {
     for (let i = 0; i < blocks; i++) this.#addBlock(index + i, start + i)
     this.#count(start, blocks + clusters)
     for (let i = 0; i < clusters; i++) this.#metadata.add(start + blocks + i)
+  }
+
+  /** The place of the table, which is going to be free. */
+  #leave(first: number, count: number): void {
+    if (!this.#lazy) this.#former.push(first, count)
+    else for (let i = 0; i < count; i++) if (this.drop(first + i)) this.#former.push(first + i, 1)
   }
 
   /** Counts clusters as used once. Their blocks were just added, and are in memory because they are dirty. */
@@ -284,6 +327,11 @@ export class Refcounts {
     const [from, to] = writeCount(block.view, cluster % this.perBlock, this.#order, count)
     this.cache.markDirty(block, from, to)
   }
+}
+
+/** Tables that were pinned may leave memory again. */
+export function unpin(tables: readonly Table[]): void {
+  for (const table of tables) table.pins--
 }
 
 /** Count `index` of a block whose counts have 2^`order` bits. */
@@ -332,4 +380,13 @@ export function encodeOffsets(offsets: Float64Array): Buffer {
     bytes.writeUInt32BE(offset % 2 ** 32, i * 8 + 4)
   }
   return bytes
+}
+
+/** Where the header says that the refcount table is. The two fields lie side by side: they change together. */
+export function refcountTablePlace({ offset, clusters }: { offset: number; clusters: number }): Piece {
+  const bytes = Buffer.alloc(12)
+  bytes.writeUInt32BE(Math.floor(offset / 2 ** 32), 0)
+  bytes.writeUInt32BE(offset % 2 ** 32, 4)
+  bytes.writeUInt32BE(clusters, 8)
+  return { offset: HEADER.refcountTableOffset, bytes }
 }

@@ -12,11 +12,14 @@ export class Table {
   /** How many keep it in memory. */
   pins = 0
   used = true
+  /** Nothing in the file names it yet: it may be written there at any time. */
+  fresh: boolean
 
-  constructor(index: number, offset: number, bytes: Buffer) {
+  constructor(index: number, offset: number, bytes: Buffer, fresh = false) {
     this.index = index
     this.offset = offset
     this.bytes = bytes
+    this.fresh = fresh
     this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
   }
 }
@@ -89,6 +92,7 @@ export class TableCache {
   written(taken: readonly DirtyBytes[], success: boolean): void {
     for (const { table, from, bytes } of taken) {
       table.pins--
+      if (success) table.fresh = false
       // Another may have taken its place: then nobody needs this one in the file.
       if (!success && this.#tables.get(table.index) === table)
         this.markDirty(table, from, from + bytes.length)

@@ -1,11 +1,19 @@
-import { ENTRY_COPIED_HIGH, ENTRY_ZERO_LOW, HEADER, MAX_TABLE_BYTES } from "./constants.js"
+import { commitInOrder, commitTogether } from "./commit.js"
+import {
+  ENTRY_COMPRESSED_HIGH,
+  ENTRY_COPIED_HIGH,
+  ENTRY_ZERO_LOW,
+  HEADER,
+  MAX_TABLE_BYTES,
+} from "./constants.js"
 import { ImageError, unsupported } from "./errors.js"
 import { DeferredFrees } from "./frees.js"
-import { cachedTables, decodeL1, metadataClusters, type Qcow2Image } from "./image.js"
+import { cachedTables, decodeL1, isDirty, metadataClusters, type Qcow2Image } from "./image.js"
+import type { Piece } from "./image-file.js"
 import { entryOffset } from "./l2-entry.js"
 import { Mutex } from "./locks.js"
-import { encodeOffsets, Refcounts, type Run } from "./refcounts.js"
-import { type DirtyBytes, Table } from "./table-cache.js"
+import { encodeOffsets, Refcounts, type Run, unpin } from "./refcounts.js"
+import { Table } from "./table-cache.js"
 
 /**
  * Bytes of clusters that wait to be free. A guest that writes and discards without ever flushing makes the file longer than
@@ -15,6 +23,14 @@ const MAX_WAITING = 16 * 1024 * 1024
 
 /** Space in the file that nothing uses any more, by offset and length in bytes. Resolves when that is done. */
 export type Punch = (offset: number, length: number) => Promise<void>
+
+/** Adjacent clusters of the file. */
+interface Clusters {
+  readonly first: number
+  readonly count: number
+}
+
+const NOTHING: Clusters = { first: 0, count: 0 }
 
 /** What a table entry becomes. */
 export interface EntryChange {
@@ -26,15 +42,12 @@ export interface EntryChange {
 }
 
 /**
- * Changes the tables of an image. All changes are made in memory; `sync` brings them to the file in an order that leaves
- * the image whole wherever it is interrupted:
+ * Changes the tables of an image. All changes are made in memory; `sync` brings them to the file such that the image is
+ * whole wherever it is interrupted (see commit.ts).
  *
- * 1. counts of clusters that came into use (a crash now: clusters are counted and not used, a leak)
- * 2. L2 tables, then L1 entries that name new L2 tables
- * 3. with the next sync: counts of clusters that went out of use (a crash before: a leak)
- *
- * A count and the entry that makes it so change in one turn, and a sync copies all that is dirty in one turn: it never
- * writes an entry whose count it does not write before.
+ * A count and the entry that makes it so change in one turn, and a sync copies all that is dirty in one turn: what it copies
+ * fits together. Only the counts of clusters that go out of use follow later, once no table in the file names the cluster, unless
+ * the image has lazy reference counts.
  */
 export class Qcow2Writer {
   readonly frees: DeferredFrees
@@ -42,6 +55,8 @@ export class Qcow2Writer {
   readonly #refcounts: Refcounts
   readonly #metadata: Set<number>
   readonly #punch: Punch
+  /** The image has lazy reference counts. */
+  readonly #lazy: boolean
   /** Whoever allocates, or changes what the allocator reads. */
   readonly #mutex = new Mutex()
   #dirtyL1From: number = Number.POSITIVE_INFINITY
@@ -55,6 +70,7 @@ export class Qcow2Writer {
     this.#image = image
     this.#metadata = metadata
     this.#punch = punch
+    this.#lazy = header.lazyRefcounts
     this.frees = new DeferredFrees((batch) => this.#release(batch))
     this.#refcounts = new Refcounts({
       file,
@@ -64,6 +80,7 @@ export class Qcow2Writer {
       tableOffset: header.refcountTableOffset,
       metadata,
       cached: cachedTables(header.clusterSize),
+      lazy: header.lazyRefcounts,
     })
   }
 
@@ -117,20 +134,22 @@ export class Qcow2Writer {
   link(change: EntryChange, run: Run): Promise<void> {
     return this.#guarded(async () => {
       const table = await this.#writableTable(change.table)
-      let block: Table | undefined
+      const pinned = [table]
       try {
-        block = await this.#refcounts.pinned(run.first)
+        const block = await this.#refcounts.pinned(run.first)
+        pinned.push(block)
+        for (let i = 0; i < change.count; i++)
+          pinned.push(...(await this.#pinCounts(this.#named(table, change.first + i))))
         this.#refcounts.link(block, run.first, run.count)
         const { clusterSize } = this.#image.format
         for (let i = 0; i < change.count; i++) {
-          this.#freeEntry(table, change.first + i)
+          this.#free(this.#named(table, change.first + i))
           const host = (run.first + i) * clusterSize
           const high = ENTRY_COPIED_HIGH + Math.floor(host / 2 ** 32)
           this.#setEntry(table, change.first + i, high, host % 2 ** 32)
         }
       } finally {
-        table.pins--
-        if (block !== undefined) block.pins--
+        unpin(pinned)
       }
     })
   }
@@ -142,12 +161,23 @@ export class Qcow2Writer {
   ): Promise<void> {
     return this.#guarded(async () => {
       const table = await this.#writableTable(change.table)
-      table.pins--
-      for (let index = change.first; index < change.first + change.count; index++) {
-        const next = update(table.view.getUint32(index * 8), table.view.getUint32(index * 8 + 4))
-        if (next === undefined) continue
-        if (next.free) this.#freeEntry(table, index)
-        this.#setEntry(table, index, next.high, next.low)
+      try {
+        for (let index = change.first; index < change.first + change.count; index++) {
+          const next = update(table.view.getUint32(index * 8), table.view.getUint32(index * 8 + 4))
+          if (next === undefined) continue
+          const freed = next.free ? this.#named(table, index) : NOTHING
+          const counts = await this.#pinCounts(freed)
+          try {
+            this.#free(freed)
+          } finally {
+            unpin(counts)
+          }
+          this.#setEntry(table, index, next.high, next.low)
+          // Each may have changed counts in another block.
+          if (this.#refcounts.cache.crowded) await this.sync()
+        }
+      } finally {
+        table.pins--
       }
     })
   }
@@ -207,39 +237,28 @@ export class Qcow2Writer {
       if (this.dirty || !this.frees.empty) await this.sync()
       await this.#releasing
     }
+    if (isDirty(this.#image.header)) {
+      await this.#image.setDirty(false)
+      await this.#image.file.sync()
+    }
     await this.#image.file.trim()
   }
 
   async #sync(): Promise<void> {
-    const { file, l2, broken } = this.#image
+    const { l2, broken } = this.#image
     if (broken !== undefined) throw broken
     const former = this.#refcounts.takeFormer()
     for (let i = 0; i < former.length; i += 2) this.frees.add(former[i]!, former[i + 1]!)
     this.frees.seal()
-    const counts = this.#refcounts.take()
+    const { blocks, table: refcountTable } = this.#refcounts.take()
     const tables = l2.take()
     const l1 = this.#takeL1()
     let success = false
     try {
-      await this.#writeTables(counts.blocks)
-      if (counts.table !== undefined) {
-        await file.sync()
-        await file.write(counts.table.offset, counts.table.bytes)
-        if (counts.table.moved !== undefined) {
-          await file.sync()
-          await this.#writeRefcountTablePlace(counts.table.moved)
-        }
-      }
-      if (tables.length > 0) await file.sync()
-      await this.#writeTables(tables)
-      if (l1 !== undefined) {
-        await file.sync()
-        await file.write(l1.offset, l1.bytes)
-      }
-      await file.sync()
+      await (this.#lazy ? commitTogether : commitInOrder)(this.#image, { blocks, refcountTable, tables, l1 })
       success = true
     } finally {
-      this.#refcounts.written(counts.blocks, counts.table, success)
+      this.#refcounts.written(blocks, refcountTable, success)
       l2.written(tables, success)
       if (!success && l1 !== undefined) this.#markL1(l1.from, l1.from + l1.bytes.length / 8)
     }
@@ -252,10 +271,12 @@ export class Qcow2Writer {
     const { clusterSize } = image.format
     const clusters = Math.ceil((entries * 8) / clusterSize)
     const first = await this.#refcounts.allocateAdjacent(clusters)
-    // Its counts come first, then the table, then the header that names it.
+    // Its counts come first, then the table, then the header that names it: a kill meanwhile leaves a leak.
     await this.sync()
-    const formerOffset = image.header.l1Offset
-    const formerClusters = Math.ceil((image.l1.length * 8) / clusterSize)
+    const former = {
+      first: image.header.l1Offset / clusterSize,
+      count: Math.ceil((image.l1.length * 8) / clusterSize),
+    }
     const l1 = new Float64Array(entries)
     const copied = new Uint8Array(entries)
     l1.set(image.l1)
@@ -273,23 +294,15 @@ export class Qcow2Writer {
     place.writeUInt32BE((first * clusterSize) % 2 ** 32, 8)
     await image.file.write(HEADER.l1Size, place)
     await image.file.sync()
-    this.frees.add(formerOffset / clusterSize, formerClusters)
+    const counts = await this.#pinCounts(former)
+    try {
+      this.#free(former)
+    } finally {
+      unpin(counts)
+    }
   }
 
-  async #writeTables(dirty: readonly DirtyBytes[]): Promise<void> {
-    for (const { table, from, bytes } of dirty) await this.#image.file.write(table.offset + from, bytes)
-  }
-
-  /** The two fields lie side by side: they change together. */
-  #writeRefcountTablePlace({ offset, clusters }: { offset: number; clusters: number }): Promise<void> {
-    const bytes = Buffer.alloc(12)
-    bytes.writeUInt32BE(Math.floor(offset / 2 ** 32), 0)
-    bytes.writeUInt32BE(offset % 2 ** 32, 4)
-    bytes.writeUInt32BE(clusters, 8)
-    return this.#image.file.write(HEADER.refcountTableOffset, bytes)
-  }
-
-  #takeL1(): { from: number; offset: number; bytes: Buffer } | undefined {
+  #takeL1(): (Piece & { from: number }) | undefined {
     if (this.#dirtyL1To === 0) return undefined
     const from = this.#dirtyL1From
     const bytes = this.#encodeL1(from, this.#dirtyL1To)
@@ -322,9 +335,13 @@ export class Qcow2Writer {
     const bytes = present === undefined ? Buffer.alloc(clusterSize) : Buffer.from(present.bytes)
     if (present !== undefined) present.pins--
     const run = await this.#refcounts.reserve(1)
-    const block = await this.#refcounts.pinned(run.first)
+    const freed = former === 0 ? NOTHING : { first: former / clusterSize, count: 1 }
+    const pinned = await this.#pinCounts(freed)
     try {
-      const table = new Table(index, run.first * clusterSize, bytes)
+      const block = await this.#refcounts.pinned(run.first)
+      pinned.push(block)
+      this.#free(freed)
+      const table = new Table(index, run.first * clusterSize, bytes, true)
       table.pins++
       this.#refcounts.link(block, run.first, 1)
       image.l2.add(table)
@@ -333,10 +350,9 @@ export class Qcow2Writer {
       image.l1Copied[index] = 1
       this.#metadata.add(run.first)
       this.#markL1(index, index + 1)
-      if (former !== 0) this.frees.add(former / clusterSize, 1)
       return table
     } finally {
-      block.pins--
+      unpin(pinned)
     }
   }
 
@@ -357,36 +373,60 @@ export class Qcow2Writer {
     this.#image.l2.markDirty(table, index * 8, index * 8 + 8)
   }
 
-  /** What the entry names has one use less, once the table is durable. */
-  #freeEntry(table: Table, index: number): void {
+  /** The clusters that an entry names. */
+  #named(table: Table, index: number): Clusters {
     const { clusterSize } = this.#image.format
     const high = table.view.getUint32(index * 8)
     const low = table.view.getUint32(index * 8 + 4)
-    if ((high & 0x40000000) !== 0) {
+    if ((high & ENTRY_COMPRESSED_HIGH) !== 0) {
       const { offset, length } = this.#image.compressed.place(high, low)
       const first = Math.floor(offset / clusterSize)
-      const last = Math.floor((offset + length - 1) / clusterSize)
-      this.frees.add(first, last - first + 1)
-      return
+      return { first, count: Math.floor((offset + length - 1) / clusterSize) - first + 1 }
     }
     const offset = entryOffset(high, low)
-    if (offset !== 0) this.frees.add(offset / clusterSize, 1)
+    return offset === 0 ? NOTHING : { first: offset / clusterSize, count: 1 }
+  }
+
+  /** Before `#free`: what that changes, kept in memory until `unpin`. */
+  async #pinCounts({ first, count }: Clusters): Promise<Table[]> {
+    return this.#lazy && count > 0 ? this.#refcounts.pinnedAll(first, count) : []
+  }
+
+  /** Clusters have one use less, once the tables are durable. Lazy counts say so at once, to be written together with the tables. */
+  #free({ first, count }: Clusters): void {
+    if (!this.#lazy && count > 0) this.frees.add(first, count)
+    if (!this.#lazy) return
+    for (let cluster = first; cluster < first + count; cluster++) {
+      if (this.#refcounts.drop(cluster)) this.frees.add(cluster, 1)
+    }
   }
 
   #release(batch: readonly number[]): void {
     this.#releasing = this.#guarded(async () => {
-      for (let i = 0; i < batch.length; i += 2) await this.#drop(batch[i]!, batch[i + 1]!)
+      for (let i = 0; i < batch.length; i += 2) await this.#giveBack(batch[i]!, batch[i + 1]!)
     }).catch(() => undefined)
   }
 
   /** Clusters that nothing uses any more lose their space in the file, before anybody can get them. */
-  async #drop(first: number, count: number): Promise<void> {
+  async #giveBack(first: number, count: number): Promise<void> {
     const { clusterSize } = this.#image.format
     let from = first
     for (let cluster = first; cluster <= first + count; cluster++) {
-      if (cluster < first + count && (await this.#refcounts.drop(cluster))) continue
-      if (cluster > from) await this.#punch(from * clusterSize, (cluster - from) * clusterSize)
+      if (cluster < first + count && (this.#lazy || (await this.#dropLate(cluster)))) continue
+      if (cluster > from) {
+        await this.#punch(from * clusterSize, (cluster - from) * clusterSize)
+        this.#refcounts.release(from, cluster - from)
+      }
       from = cluster + 1
+    }
+  }
+
+  async #dropLate(cluster: number): Promise<boolean> {
+    const counts = await this.#refcounts.pinnedAll(cluster, 1)
+    try {
+      return this.#refcounts.drop(cluster)
+    } finally {
+      unpin(counts)
     }
   }
 
