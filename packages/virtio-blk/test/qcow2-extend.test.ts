@@ -35,6 +35,27 @@ describe("an image whose file is extended", () => {
     },
   )
 
+  it("keeps all that it uses when it was not closed, whatever its counts say", async () => {
+    const path = b.path("extend-dirty")
+    await createQcow2({ path, size: 4 * MiB, clusterSize: 4096 })
+    const unused = await extendQcow2(path)
+    const disk = await b.open(path)
+    const bytes = randomBytes(random(2), MiB)
+    await disk.write(0, bytes)
+    await disk.device.close()
+    const image = readFileSync(path)
+    const block = Number(image.readBigUInt64BE(Number(image.readBigUInt64BE(48))))
+    image.fill(0, block, block + 4096)
+    image[79] = 1
+    writeFileSync(path, image)
+    await unused()
+    expect(statSync(path).size).toBeLessThan(2 * MiB)
+    const again = await b.open(path)
+    expect((await readAll(again)).subarray(0, MiB).equals(bytes)).toBe(true)
+    await again.device.close()
+    if (noQemu === "") expect(check(path).status).toBe(0)
+  })
+
   it("is left alone when it has a backing file, or is none", async () => {
     const path = b.path("overlay")
     await createQcow2({ path, size: MiB, backing: { path: "base", format: "raw" } })

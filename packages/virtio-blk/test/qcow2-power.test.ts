@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process"
-import { closeSync, copyFileSync, openSync, readFileSync, writeSync } from "node:fs"
+import { closeSync, copyFileSync, openSync, readFileSync, writeFileSync, writeSync } from "node:fs"
 import { mmapMemory } from "@virtkit/memory/mmap"
 import { createQcow2, inspectQcow2 } from "@virtkit/virtio-blk"
 import { afterEach, describe, expect, it, vi } from "vitest"
@@ -184,8 +184,13 @@ describe("clusters of an image with lazy counts", () => {
     expect(punched).toEqual([])
     writer.frees.leave(epoch)
     await vi.waitFor(() => expect(punched).toEqual([used.first, 8]))
+    const order: string[] = []
+    const taken = writer.reserve(8).finally(() => order.push("taken"))
+    await new Promise((resolve) => setImmediate(resolve))
+    order.push("punched")
     release()
-    expect((await writer.reserve(8)).first).toBe(used.first)
+    expect((await taken).first).toBe(used.first)
+    expect(order).toEqual(["punched", "taken"])
     await image.close()
   })
 })
@@ -204,7 +209,7 @@ describe("tables of an image with lazy counts", () => {
       this: ImageFile,
       pieces,
     ) {
-      await original.call(this, pieces.slice(0, 3))
+      await original.call(this, pieces.slice(0, 1))
       throw Object.assign(new Error("full"), { errno: -28 })
     })
     expect(await run({ op: FLUSH, offset: 0, length: 0 })).toBe(28)
@@ -218,6 +223,71 @@ describe("tables of an image with lazy counts", () => {
     await backend.close()
     expect((await inspectQcow2(path)).dirty).toBe(false)
     if (noQemu === "") expect(check(path)).toMatchObject({ status: 0 })
+  })
+
+  it("that name what they should not make no counts: it is opened for reading only", async () => {
+    const path = b.path("beyond.qcow2")
+    await createQcow2({ path, size: SIZE })
+    const image = readFileSync(path)
+    image[79] = 1
+    image.writeBigUInt64BE(2n ** 40n, Number(image.readBigUInt64BE(40)))
+    writeFileSync(path, image)
+    await expect(openBackend(path)).rejects.toThrow("which is not in the file")
+    expect(readFileSync(path).equals(image)).toBe(true)
+  })
+
+  it.each([
+    ["right counts keeps them where they are", 0],
+    ["wrong counts gets others, behind what is in use", 1],
+    ["counts that are not in the file gets others", 2],
+  ])("an image that was not closed and has %s", async (_name, wrong) => {
+    const path = b.path(`dirty-${wrong}.qcow2`)
+    await createQcow2({ path, size: SIZE, clusterSize: 4096 })
+    const backend = await openBackend(path)
+    const memory = mmapMemory(MiB)
+    memory.fill(0, MiB, 9)
+    expect(await drive(backend, memory, 8)({ op: WRITE, offset: 0, length: MiB / 2 })).toBe(0)
+    await backend.close()
+    const image = readFileSync(path)
+    const place = image.subarray(48, 60)
+    const table = Number(image.readBigUInt64BE(48))
+    image[79] = 1
+    const block = Number(image.readBigUInt64BE(table))
+    if (wrong === 1) image.fill(0, block, block + 4096)
+    if (wrong === 2) image.writeBigUInt64BE(2n ** 40n, table)
+    // As a block device has it: room behind what is used.
+    writeFileSync(path, Buffer.concat([image, Buffer.alloc(MiB)]))
+    await (await openBackend(path)).close()
+    const after = readFileSync(path)
+    expect(after[79]).toBe(0)
+    expect(after.subarray(48, 60).equals(place)).toBe(wrong === 0)
+    expect(after.length).toBe(image.length + MiB)
+    const disk = await b.open(path, { readonly: true })
+    expect((await readAll(disk)).subarray(0, MiB / 2).every((byte) => byte === 9)).toBe(true)
+    await disk.device.close()
+    if (noQemu === "") expect(check(path)).toMatchObject({ status: 0 })
+  })
+
+  it("an image whose repair is interrupted still has its former counts", async () => {
+    const path = b.path("interrupted.qcow2")
+    await createQcow2({ path, size: SIZE, clusterSize: 4096 })
+    const spoil = (edit: (image: Buffer, block: number) => void) => {
+      const image = readFileSync(path)
+      image[79] = 1
+      edit(image, Number(image.readBigUInt64BE(Number(image.readBigUInt64BE(48)))))
+      writeFileSync(path, image)
+    }
+    spoil((image, block) => image.fill(0, block, block + 4096))
+    // Now they are behind all else.
+    await (await openBackend(path)).close()
+    spoil((image, block) => image.writeUInt16BE(7, block))
+    const before = readFileSync(path)
+    const original = ImageFile.prototype.write
+    vi.spyOn(ImageFile.prototype, "write").mockImplementation(function (this: ImageFile, offset, bytes) {
+      return offset === 48 ? Promise.reject(new Error("interrupted")) : original.call(this, offset, bytes)
+    })
+    await expect(openBackend(path)).rejects.toThrow("interrupted")
+    expect(readFileSync(path).subarray(0, before.length).equals(before)).toBe(true)
   })
 
   it("leave the dirty bit when they could not be written at the end, and no trace of it otherwise", async () => {
