@@ -660,6 +660,26 @@ describe("pieces of a file that are written together", () => {
     expect(() => writeTogether(fd, [1] as unknown as Uint8Array, Float64Array.of(0, 1))).toThrow(TypeError)
   })
 
+  it("are written by a thread where no process can be made", () => {
+    const forbid = join(folder, "forbid-processes")
+    const source = fileURLToPath(new URL("forbid-processes.c", import.meta.url))
+    expect(spawnSync("cc", ["-o", forbid, source], { encoding: "utf8" }).stderr).toBe("")
+    const script = `
+      import { spawnSync } from "node:child_process"
+      import { openSync, readFileSync } from "node:fs"
+      import { writeTogether } from ${JSON.stringify(addon)}
+      console.log(spawnSync("true").error.code)
+      await writeTogether(openSync(${JSON.stringify(path)}, "r+"), new Uint8Array([201, 202]), Float64Array.of(5, 1, 9, 1))
+      const bytes = readFileSync(${JSON.stringify(path)})
+      console.log(bytes[5], bytes[9])`
+    const run = spawnSync(forbid, [process.execPath, "--input-type=module", "-e", script], {
+      encoding: "utf8",
+      timeout: 15_000,
+    })
+    expect(run.stderr).toBe("")
+    expect(run.stdout).toBe("EAGAIN\n201 202\n")
+  })
+
   it("are all written, or none, when the process is killed", async () => {
     const target = join(folder, "together")
     const count = 2048
