@@ -16,6 +16,16 @@ async function exists(path: string): Promise<boolean> {
 }
 
 /**
+ * Frequency of the host's time stamp counter, which QEMU's software processors have as theirs, in kHz.
+ *
+ * The lab's kernel is told: what it measures itself, on a busy host, may be wrong by a factor of 10, and then all that waits in the lab
+ * is as much too fast or too slow.
+ */
+export async function hostTscKhz(agent: string): Promise<number> {
+  return Number((await run(agent, ["--tsc-khz"])).toString())
+}
+
+/**
  * Path of the lab's process 1, a static program: what the package ships, or in a checkout what the C compiler makes of
  * its source, kept in the cache under the source's hash.
  *

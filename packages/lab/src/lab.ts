@@ -4,7 +4,7 @@ import { access, constants, mkdir, open, readFile } from "node:fs/promises"
 import { basename, dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { ConfigError, StateError, VirtkitError } from "@virtkit/interface"
-import { findAgent } from "./agent.js"
+import { findAgent, hostTscKhz } from "./agent.js"
 import { Channel } from "./channel.js"
 import { receiveArchive, sendArchive } from "./copy.js"
 import { CpioWriter } from "./cpio.js"
@@ -123,7 +123,9 @@ export class Lab implements AsyncDisposable {
       ...(options.log ? { log: options.log } : {}),
     })
     const qemu = await mendedQemu(needTool("qemu-system-x86_64"), directory)
-    const initrd = await openInitrd(kernel, directory, options.shares ?? [])
+    const agent = await findAgent(directory)
+    const tscKhz = await hostTscKhz(agent)
+    const initrd = await openInitrd(kernel, agent, directory, options.shares ?? [])
     const console = new Tail()
     const errors = new Tail()
     let machine: Machine
@@ -134,7 +136,7 @@ export class Lab implements AsyncDisposable {
         memory: options.memory ?? 4 * 2 ** 30,
         cpus: options.cpus ?? 2,
         vmlinuz: kernel.vmlinuz,
-        cmdline: CMDLINE,
+        cmdline: `${CMDLINE} tsc_early_khz=${tscKhz}`,
         initrd: initrd.fd,
         image,
         disks,
@@ -341,10 +343,10 @@ async function checkOptions(options: LabOptions): Promise<void> {
 /** The initramfs in a file that has no name any more: nobody has to remove it. */
 async function openInitrd(
   kernel: Kernel,
+  agent: string,
   directory: string,
   shares: readonly Share[],
 ): Promise<{ fd: number; close(): Promise<void> }> {
-  const agent = await findAgent(directory)
   const files = [{ target: "/agent", data: await readFile(agent), mode: 0o755 }]
   const base = await cachedInitramfs(
     { kernel, init: await readFile(INIT, "utf8"), modules: BOOT_MODULES, files },

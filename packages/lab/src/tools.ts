@@ -18,10 +18,10 @@ const PACKAGES: Readonly<Record<string, string>> = {
   gzip: "gzip",
 }
 
-/** Path of a program, or undefined. Looks in the sbin directories too: an ordinary user's PATH lacks them. */
+/** Path of a program, given by name or path, or undefined. Looks in the sbin directories too: an ordinary user's PATH lacks them. */
 export function findTool(name: string): string | undefined {
   const directories = [...(process.env.PATH ?? "").split(delimiter), "/usr/local/sbin", "/usr/sbin", "/sbin"]
-  for (const directory of directories) {
+  for (const directory of name.startsWith("/") ? ["/"] : directories) {
     if (!directory.startsWith("/")) continue
     const path = join(directory, name)
     try {

@@ -3,7 +3,9 @@ import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promis
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { Readable } from "node:stream"
+import { setTimeout as delay } from "node:timers/promises"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
+import { findAgent, hostTscKhz } from "../src/agent.js"
 import { type ExecOptions, Lab } from "../src/index.js"
 
 const MiB = 2 ** 20
@@ -53,6 +55,24 @@ describe("a lab", { timeout: 120_000 }, () => {
     const [time, ...rest] = stdout.trim().split("\n")
     expect(Math.abs(Number(time) - Date.now() / 1000)).toBeLessThan(120)
     expect(rest).toEqual(["up", "x"])
+  })
+
+  it("has a clock that goes as fast as the host's", async () => {
+    const uptime = async (): Promise<number> => Number((await sh("cat /proc/uptime")).stdout.split(" ")[0])
+    const times = [performance.now()]
+    const first = await uptime()
+    times.push(performance.now())
+    await delay(2000)
+    times.push(performance.now())
+    const passed = 1000 * ((await uptime()) - first)
+    times.push(performance.now())
+    // The lab was asked some time between each two: bounds that hold however busy the host is, but for the digits of uptime.
+    expect(passed).toBeGreaterThan(0.98 * (times[2]! - times[1]!) - 20)
+    expect(passed).toBeLessThan(1.02 * (times[3]! - times[0]!) + 20)
+    // Its kernel was told.
+    const khz = await hostTscKhz(await findAgent())
+    const { stdout } = await sh("cat /proc/cmdline")
+    expect(Number(/ tsc_early_khz=(\d+)$/m.exec(stdout)?.[1]) / khz).toBeCloseTo(1, 3)
   })
 
   it("tells stdout, stderr and the status apart", async () => {
