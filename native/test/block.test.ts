@@ -117,6 +117,14 @@ afterEach(() => {
 })
 
 describe.skipIf(probeIoUring() !== 0)("BlockEngine, io_uring", () => engineTests("io_uring"))
+/** Path of a program in `folder`, made of the C source of that name beside this file. */
+function compiled(name: string, folder: string): string {
+  const program = join(folder, name)
+  const source = fileURLToPath(new URL(`${name}.c`, import.meta.url))
+  expect(spawnSync("cc", ["-o", program, source], { encoding: "utf8" }).stderr).toBe("")
+  return program
+}
+
 describe("BlockEngine, threads", () => engineTests("threads"))
 
 function engineTests(kind: "io_uring" | "threads"): void {
@@ -489,9 +497,7 @@ describe("BlockEngine, which kind", () => {
   })
 
   it("does the same without io_uring where a sandbox forbids it", () => {
-    const forbid = join(folder, "forbid-io-uring")
-    const source = fileURLToPath(new URL("forbid-io-uring.c", import.meta.url))
-    expect(spawnSync("cc", ["-o", forbid, source], { encoding: "utf8" }).stderr).toBe("")
+    const forbid = compiled("forbid-io-uring", folder)
     const code = `
       import { openSync } from "node:fs"
       import { BlockEngine, MemoryMapping, probeIoUring } from ${JSON.stringify(addon)}
@@ -661,9 +667,7 @@ describe("pieces of a file that are written together", () => {
   })
 
   it("are written by a thread where no process can be made", () => {
-    const forbid = join(folder, "forbid-processes")
-    const source = fileURLToPath(new URL("forbid-processes.c", import.meta.url))
-    expect(spawnSync("cc", ["-o", forbid, source], { encoding: "utf8" }).stderr).toBe("")
+    const forbid = compiled("forbid-processes", folder)
     const script = `
       import { spawnSync } from "node:child_process"
       import { openSync, readFileSync } from "node:fs"

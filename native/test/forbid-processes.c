@@ -1,14 +1,9 @@
 // forbid-processes COMMAND...: runs it where it can make threads and no processes, as where a limit was reached.
 #define _GNU_SOURCE
 #include <errno.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <sched.h>
-#include <stddef.h>
-#include <stdio.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
-#include <unistd.h>
+
+#include "forbid.h"
 
 int main(int argc, char** argv) {
   struct sock_filter filter[] = {
@@ -22,13 +17,5 @@ int main(int argc, char** argv) {
       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EAGAIN),
   };
-  struct sock_fprog program = {sizeof filter / sizeof filter[0], filter};
-  if (argc < 2) return 2;
-  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) {
-    perror("seccomp");
-    return 2;
-  }
-  execvp(argv[1], argv + 1);
-  perror(argv[1]);
-  return 2;
+  return RunUnder(filter, sizeof filter, argc, argv);
 }
