@@ -23,7 +23,8 @@ const addon = load()
 // One line a part of the addon, the names as in types/*.d.ts; a test compares them with the addon's real exports.
 export const { ExitHub, KvmDevice, KvmStats, KvmSystem, KvmVcpu, KvmVm, kvmConstants, kvmLayouts } = addon // kvm.cc
 export const { MemoryMapping, memfdCreate } = addon // memory.cc
-export const { EventFd, Poller } = addon // events.cc
+export const { EventFd } = addon // events.cc
+export const { Poller } = addon // poller.cc
 export const { BlockEngine, blockFileInfo, directAlignment, lockFile, writeTogether } = addon // block.cc
 export const { Tap } = addon // net.cc
 export const { UnixListener, UnixSocket, unixConnect, unixPair } = addon // unix_socket.cc

@@ -6,6 +6,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   virtkit::InitKvm(env, exports);
   virtkit::InitMemory(env, exports);
   virtkit::InitEvents(env, exports);
+  virtkit::InitPoller(env, exports);
   virtkit::InitBlock(env, exports);
   virtkit::InitNet(env, exports);
   virtkit::InitUnix(env, exports);

@@ -1,4 +1,4 @@
-// eventfds, and the descriptor that waits for many of them on the environment's own event loop.
+// eventfds.
 
 #include <fcntl.h>
 #include <napi.h>
@@ -6,7 +6,6 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
-#include <uv.h>
 
 #include <array>
 #include <cstdint>
@@ -14,19 +13,12 @@
 #include <string>
 
 #include "errors.h"
-#include "loop_handle.h"
+#include "fd_argument.h"
 #include "modules.h"
 #include "options.h"
 
 namespace virtkit {
 namespace {
-
-int FdArgument(const Napi::CallbackInfo& info, size_t index) {
-  if (info.Length() <= index || !info[index].IsNumber()) ThrowType(info.Env(), "a file descriptor must be a number");
-  const double fd = info[index].As<Napi::Number>().DoubleValue();
-  if (!(fd >= 0 && fd <= 0x7fffffff)) ThrowRange(info.Env(), "file descriptor out of range");
-  return static_cast<int>(fd);
-}
 
 class EventFd : public Napi::ObjectWrap<EventFd> {
  public:
@@ -135,137 +127,8 @@ class EventFd : public Napi::ObjectWrap<EventFd> {
   bool blocking_ = false;
 };
 
-// An epoll descriptor, itself watched by the event loop. Its members are edge-triggered, so nothing need be read from
-// them: no system call per event, and descriptors that were handed over in blocking mode stay untouched.
-class Poller : public Napi::ObjectWrap<Poller> {
- public:
-  static void Init(Napi::Env env, Napi::Object exports) {
-    exports.Set("Poller", DefineClass(env, "Poller",
-                                      {
-                                          InstanceMethod<&Poller::Add>("add"),
-                                          InstanceMethod<&Poller::Remove>("remove"),
-                                          InstanceMethod<&Poller::Pause>("pause"),
-                                          InstanceMethod<&Poller::Resume>("resume"),
-                                          InstanceMethod<&Poller::Poll>("poll"),
-                                          InstanceMethod<&Poller::RefLoop>("ref"),
-                                          InstanceMethod<&Poller::UnrefLoop>("unref"),
-                                          InstanceMethod<&Poller::Close>("close"),
-                                      }));
-  }
-
-  explicit Poller(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Poller>(info) {
-    Napi::Env env = info.Env();
-    if (info.Length() < 1 || !info[0].IsFunction()) ThrowType(env, "Poller needs a callback");
-    epoll_ = epoll_create1(EPOLL_CLOEXEC);
-    if (epoll_ < 0) ThrowErrno(env, errno, "epoll_create1");
-    tokens_ = Napi::Persistent(Napi::Uint32Array::New(env, kBatch));
-    tokenData_ = tokens_.Value().Data();
-    info.This().As<Napi::Object>().DefineProperty(
-        Napi::PropertyDescriptor::Value("tokens", tokens_.Value(), napi_enumerable));
-
-    loop_ = LoopHandle<uv_poll_t>::Create(env, this, info[0].As<Napi::Function>());
-    const int error = uv_poll_init(loop_->Loop(), loop_->Raw(), epoll_);
-    if (error != 0) {
-      loop_->Abandon();
-      loop_ = nullptr;
-      close(epoll_);
-      ThrowErrno(env, -error, "uv_poll_init");
-    }
-    // Like any open handle it lives until it is closed, whoever still refers to it.
-    Ref();
-    loop_->Started([](void* owner) { static_cast<Poller*>(owner)->Shut(); });
-    uv_poll_start(loop_->Raw(), UV_READABLE, [](uv_poll_t* handle, int, int) {
-      auto* loop = LoopHandle<uv_poll_t>::From(handle);
-      auto* self = static_cast<Poller*>(loop->Owner());
-      if (self == nullptr) return;
-      const int count = self->Collect();
-      if (count > 0) loop->Call(count);
-    });
-  }
-
-  ~Poller() override { Shut(); }
-
- private:
-  static constexpr int kBatch = 64;
-
-  // Puts the tokens of what became ready since the last time into `tokens`.
-  int Collect() {
-    const int count = epoll_wait(epoll_, events_.data(), kBatch, 0);
-    for (int i = 0; i < count; i++) tokenData_[i] = events_[static_cast<size_t>(i)].data.u32;
-    return count < 0 ? 0 : count;
-  }
-
-  void Shut() {
-    if (loop_ == nullptr) return;
-    loop_->Close();
-    loop_ = nullptr;
-    close(epoll_);
-    epoll_ = -1;
-    Unref();
-  }
-
-  void CheckOpen(Napi::Env env) const {
-    if (epoll_ < 0) throw Napi::Error::New(env, "Poller is closed");
-  }
-
-  Napi::Value Control(const Napi::CallbackInfo& info, int operation, uint32_t events) {
-    CheckOpen(info.Env());
-    const int fd = FdArgument(info, 0);
-    epoll_event event{};
-    event.events = events | EPOLLET;
-    if (info.Length() < 2 || !info[1].IsNumber()) ThrowType(info.Env(), "Poller: token must be a number");
-    event.data.u32 = info[1].As<Napi::Number>().Uint32Value();
-    if (epoll_ctl(epoll_, operation, fd, &event) != 0) ThrowErrno(info.Env(), errno, "epoll_ctl");
-    return info.Env().Undefined();
-  }
-
-  Napi::Value Add(const Napi::CallbackInfo& info) { return Control(info, EPOLL_CTL_ADD, EPOLLIN); }
-
-  // The kernel always reports errors and hang-ups.
-  Napi::Value Pause(const Napi::CallbackInfo& info) { return Control(info, EPOLL_CTL_MOD, 0); }
-
-  Napi::Value Resume(const Napi::CallbackInfo& info) { return Control(info, EPOLL_CTL_MOD, EPOLLIN); }
-
-  Napi::Value Remove(const Napi::CallbackInfo& info) {
-    const int fd = FdArgument(info, 0);
-    if (epoll_ < 0) return info.Env().Undefined();
-    if (epoll_ctl(epoll_, EPOLL_CTL_DEL, fd, nullptr) != 0 && errno != ENOENT && errno != EBADF) {
-      ThrowErrno(info.Env(), errno, "epoll_ctl");
-    }
-    return info.Env().Undefined();
-  }
-
-  Napi::Value Poll(const Napi::CallbackInfo& info) {
-    return Napi::Number::New(info.Env(), epoll_ < 0 ? 0 : Collect());
-  }
-
-  Napi::Value RefLoop(const Napi::CallbackInfo& info) {
-    if (loop_ != nullptr) uv_ref(reinterpret_cast<uv_handle_t*>(loop_->Raw()));
-    return info.Env().Undefined();
-  }
-
-  Napi::Value UnrefLoop(const Napi::CallbackInfo& info) {
-    if (loop_ != nullptr) uv_unref(reinterpret_cast<uv_handle_t*>(loop_->Raw()));
-    return info.Env().Undefined();
-  }
-
-  Napi::Value Close(const Napi::CallbackInfo& info) {
-    Shut();
-    return info.Env().Undefined();
-  }
-
-  int epoll_ = -1;
-  LoopHandle<uv_poll_t>* loop_ = nullptr;
-  Napi::Reference<Napi::Uint32Array> tokens_;
-  uint32_t* tokenData_ = nullptr;
-  std::array<epoll_event, kBatch> events_{};
-};
-
 }  // namespace
 
-void InitEvents(Napi::Env env, Napi::Object exports) {
-  EventFd::Init(env, exports);
-  Poller::Init(env, exports);
-}
+void InitEvents(Napi::Env env, Napi::Object exports) { EventFd::Init(env, exports); }
 
 }  // namespace virtkit

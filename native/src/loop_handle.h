@@ -1,4 +1,4 @@
-// A libuv handle on the event loop of the environment (of a worker, its own), with the JavaScript callback it serves.
+// A libuv handle on the event loop of the environment (of a worker, its own), with the JavaScript callback that it serves, if it is one.
 //
 // Life: Create, uv_*_init, Started; then Close, once, on the environment's thread. The memory is freed by libuv's close
 // callback, so an owner that closes from within the callback is safe. When the environment ends first, the cleanup hook
@@ -10,12 +10,36 @@
 
 namespace virtkit {
 
+// Calls `callback` from the event loop; its owner may be gone when that returns. What it throws is an uncaught exception,
+// as with any other callback of the event loop. Node-API's plain calls because the C++ wrapper aborts when the environment
+// is being terminated.
+inline void CallFromLoop(napi_env env, const Napi::FunctionReference& callback, uint32_t argument) {
+  napi_handle_scope scope = nullptr;
+  if (napi_open_handle_scope(env, &scope) != napi_ok) return;
+  napi_value global = nullptr;
+  napi_value value = nullptr;
+  napi_value result = nullptr;
+  if (napi_get_global(env, &global) == napi_ok && napi_create_uint32(env, argument, &value) == napi_ok &&
+      napi_make_callback(env, nullptr, global, callback.Value(), 1, &value, &result) != napi_ok) {
+    napi_value error = nullptr;
+    bool pending = false;
+    if (napi_is_exception_pending(env, &pending) == napi_ok && pending &&
+        napi_get_and_clear_last_exception(env, &error) == napi_ok) {
+      napi_fatal_exception(env, error);
+    }
+  }
+  napi_close_handle_scope(env, scope);
+}
+
 template <typename Handle>
 class LoopHandle {
  public:
   static LoopHandle* Create(Napi::Env env, void* owner, Napi::Function callback) {
     return new LoopHandle(env, owner, callback);
   }
+
+  // One whose owner does the calling.
+  static LoopHandle* Create(Napi::Env env, void* owner) { return new LoopHandle(env, owner, Napi::Function()); }
 
   static LoopHandle* From(Handle* handle) { return static_cast<LoopHandle*>(handle->data); }
 
@@ -48,30 +72,12 @@ class LoopHandle {
   // Null once closed.
   void* Owner() const { return owner_; }
 
-  // Calls the callback from the event loop. What it throws is an uncaught exception, as with any other callback of the
-  // event loop. Node-API's plain calls because the C++ wrapper aborts when the environment is being terminated.
-  void Call(uint32_t argument) {
-    napi_env env = env_;
-    napi_handle_scope scope = nullptr;
-    if (napi_open_handle_scope(env, &scope) != napi_ok) return;
-    napi_value global = nullptr;
-    napi_value value = nullptr;
-    napi_value result = nullptr;
-    if (napi_get_global(env, &global) == napi_ok && napi_create_uint32(env, argument, &value) == napi_ok &&
-        napi_make_callback(env, nullptr, global, callback_.Value(), 1, &value, &result) != napi_ok) {
-      napi_value error = nullptr;
-      bool pending = false;
-      if (napi_is_exception_pending(env, &pending) == napi_ok && pending &&
-          napi_get_and_clear_last_exception(env, &error) == napi_ok) {
-        napi_fatal_exception(env, error);
-      }
-    }
-    napi_close_handle_scope(env, scope);
-  }
+  void Call(uint32_t argument) { CallFromLoop(env_, callback_, argument); }
 
  private:
   LoopHandle(Napi::Env env, void* owner, Napi::Function callback)
-      : env_(env), owner_(owner), callback_(Napi::Persistent(callback)) {
+      : env_(env), owner_(owner) {
+    if (!callback.IsEmpty()) callback_ = Napi::Persistent(callback);
     handle_.data = this;
   }
 

@@ -159,8 +159,18 @@ class Tap : public Napi::ObjectWrap<Tap> {
   Napi::Value Fd(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), fd_.Get()); }
 
   static uint32_t Argument(const Napi::CallbackInfo& info, size_t index) {
-    if (info.Length() <= index || !info[index].IsNumber()) ThrowType(info.Env(), "Tap: an argument must be a number");
-    return info[index].As<Napi::Number>().Uint32Value();
+    uint32_t value = 0;
+    if (info.Length() <= index || napi_get_value_uint32(info.Env(), info[index], &value) != napi_ok) {
+      ThrowType(info.Env(), "Tap: an argument must be a number");
+    }
+    return value;
+  }
+
+  // A small integer, which V8 does not allocate.
+  static Napi::Value Integer(Napi::Env env, uint32_t value) {
+    napi_value result = nullptr;
+    if (napi_create_uint32(env, value, &result) != napi_ok) throw Napi::Error::New(env);
+    return Napi::Value(env, result);
   }
 
   Napi::Value SetOffloads(const Napi::CallbackInfo& info) {
@@ -206,7 +216,7 @@ class Tap : public Napi::ObjectWrap<Tap> {
     result_[0] = result.status;
     result_[1] = static_cast<int32_t>(result.needed);
     result_[2] = static_cast<int32_t>(result.tooLong);
-    return Napi::Number::New(info.Env(), result.frames);
+    return Integer(info.Env(), result.frames);
   }
 
   Napi::Value Drop(const Napi::CallbackInfo& info) {
@@ -223,7 +233,7 @@ class Tap : public Napi::ObjectWrap<Tap> {
     const uint32_t failed =
         WriteFrames(fd_.Get(), frames, headers_, counts_, addresses_, lengths_, writeSegments_, error);
     result_[0] = error;
-    return Napi::Number::New(info.Env(), failed);
+    return Integer(info.Env(), failed);
   }
 
   Napi::Value Close(const Napi::CallbackInfo& info) {

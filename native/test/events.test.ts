@@ -158,15 +158,64 @@ describe("Poller", () => {
     expect(() => poller.resume(e.fd, 4)).toThrow(expect.objectContaining({ code: "ENOENT" }))
   })
 
-  it("polls on demand", () => {
-    const { poller } = recorder()
+  it("hands what several pollers wait for to each of them, also when one closes another meanwhile", async () => {
+    const [one, two, three] = [recorder(), recorder(), recorder()]
+    const [a, b, c] = [eventFd(), eventFd(), eventFd()]
+    one.poller.add(a.fd, 1)
+    two.poller.add(b.fd, 1)
+    three.poller.add(c.fd, 3)
+    for (const e of [a, b, c]) e.signal()
+    await Promise.all([one.next(), two.next(), three.next()])
+    expect([one.batches, two.batches, three.batches]).toEqual([[[1]], [[1]], [[3]]])
+    const first = new Poller(() => two.poller.close())
+    closers.push(first)
+    const d = eventFd()
+    first.add(d.fd, 1)
+    two.poller.remove(b.fd)
+    two.poller.add(b.fd, 2)
+    await two.next()
+    for (const e of [d, b, c]) e.signal()
+    await three.next()
+    await turn()
+    expect(two.batches).toEqual([[1], [2]])
+    expect(three.batches).toEqual([[3], [3]])
+    expect(() => one.poller.pause(c.fd, 1)).toThrow(expect.objectContaining({ code: "ENOENT" }))
+    one.poller.remove(c.fd)
+    c.signal()
+    await three.next()
+  })
+
+  it("gives the event loop its turn in a storm of events", async () => {
     const e = eventFd()
-    poller.add(e.fd, 9)
-    expect(poller.poll()).toBe(0)
+    let calls = 0
+    const poller = new Poller(() => {
+      calls++
+      e.signal()
+    })
+    closers.push(poller)
+    poller.add(e.fd, 1)
     e.signal()
-    expect(poller.poll()).toBe(1)
-    expect(poller.tokens[0]).toBe(9)
-    expect(poller.poll()).toBe(0)
+    await turn()
+    await turn()
+    expect(calls).toBeGreaterThan(1)
+    expect(calls).toBeLessThanOrEqual(64)
+  })
+
+  it("watches a descriptor whose number another had, that was closed and never removed", async () => {
+    const { poller, batches } = recorder()
+    const other = recorder()
+    const old = new EventFd()
+    const { fd } = old
+    poller.add(fd, 1)
+    old.close()
+    const e = eventFd()
+    expect(e.fd).toBe(fd)
+    other.poller.add(fd, 2)
+    poller.close()
+    e.signal()
+    await other.next()
+    expect(batches).toEqual([])
+    expect(other.batches).toEqual([[2]])
   })
 
   it("forgets removed descriptors; refuses double ones, bad ones and use after close", async () => {
@@ -185,7 +234,6 @@ describe("Poller", () => {
     poller.close()
     poller.close()
     expect(() => poller.add(e.fd, 1)).toThrow("closed")
-    expect(poller.poll()).toBe(0)
     poller.remove(e.fd)
     poller.ref()
     poller.unref()
@@ -219,6 +267,29 @@ describe("Poller", () => {
       e.close()
     }
     expect(count()).toBe(before)
+  })
+
+  it("is collected once it is closed, though its callback refers to it", () => {
+    const code = `
+      import { EventFd, Poller } from ${JSON.stringify(addon)}
+      import { setTimeout } from "node:timers/promises"
+      function use() {
+        const e = new EventFd()
+        const p = new Poller(() => p.close())
+        p.add(e.fd, 1)
+        e.signal()
+        return new WeakRef(p)
+      }
+      const used = use()
+      for (let round = 0; round < 50 && used.deref() !== undefined; round++) {
+        await setTimeout(1)
+        gc()
+      }
+      console.log(used.deref() === undefined)`
+    const run = spawnSync(process.execPath, ["--expose-gc", "--input-type=module", "-e", code], {
+      encoding: "utf8",
+    })
+    expect(run.stdout).toBe("true\n")
   })
 
   it("passes exceptions on as uncaught ones and goes on", () => {

@@ -27,6 +27,9 @@ export declare class EventFd {
  * Edge-triggered: a descriptor is reported once for each time that it becomes readable or is signalled again, whether or
  * not anybody read from it; reports of one descriptor may merge. Descriptors that were ready when they were added are
  * reported. The poller never reads from a descriptor and never changes its flags.
+ *
+ * All pollers of a thread share one epoll descriptor, at which they look again, up to 16 times, before the event loop has
+ * its turn.
  */
 export declare class Poller {
   /**
@@ -34,9 +37,12 @@ export declare class Poller {
    * by an earlier one of the same batch may still follow. What it throws is an uncaught exception.
    */
   constructor(onReady: (count: number) => void)
-  /** Overwritten before every call of `onReady` and by `poll`. */
+  /** Overwritten before every call of `onReady`. */
   readonly tokens: Uint32Array
-  /** Throws with `code` EEXIST when `fd` is a member already, EPERM when it is of a kind that cannot be watched. */
+  /**
+   * Throws with `code` EEXIST when `fd` is a member already, of this poller or another one of the thread, EPERM when it is of a
+   * kind that cannot be watched.
+   */
   add(fd: number, token: number): void
   /** Nothing of that member is reported any more but errors and hang-ups. Throws with `code` ENOENT when it is none. */
   pause(fd: number, token: number): void
@@ -44,8 +50,6 @@ export declare class Poller {
   resume(fd: number, token: number): void
   /** Call it before the descriptor is closed. Descriptors that are no members are ignored. */
   remove(fd: number): void
-  /** Looks without waiting: fills `tokens` and returns how many. Not from within `onReady` while it still reads `tokens`. */
-  poll(): number
   /** Whether it keeps the process alive; it does at first. */
   ref(): void
   unref(): void
