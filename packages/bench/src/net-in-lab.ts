@@ -11,7 +11,7 @@ import { netCommand, type VmmName } from "./vmm-commands.js"
 const TRACING = "/sys/kernel/tracing/events/kvm"
 const EXITS = { all: "kvm_exit", toUser: "kvm_userspace_exit" } as const
 /** Milliseconds from the first packets on that are not counted, in which V8 compiles what is hot, and those that are. */
-const SETTLE = 5000
+const SETTLE = 10_000
 const WINDOW = 2500
 /** Packets that show that the traffic flows, not only its control connection. */
 const FLOWING = 100

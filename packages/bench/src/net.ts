@@ -16,7 +16,7 @@ export LD_LIBRARY_PATH=${NET_TOOLS}
 ip addr add ${GUEST}/24 dev eth0
 ip link set eth0 up
 until ping -c 1 -W 1 ${HOST} >/dev/null 2>&1; do :; done
-measure() { ${NET_TOOLS}/iperf3 -c ${HOST} -t 9 "$@" >/dev/null; }
+measure() { ${NET_TOOLS}/iperf3 -c ${HOST} -t 14 "$@" >/dev/null; }
 ${Object.entries(NET_PHASES)
   .map(
     ([name, options]) =>
@@ -62,7 +62,7 @@ export async function measureNet(runs: number): Promise<Section> {
   for (let run = 0; run < runs; run++) {
     for (const vmm of ["virtkit", "qemu"] as const) {
       const script = join("/virtkit/node_modules/@virtkit/bench/dist/net-in-lab.js")
-      const { status, stdout, stderr } = await lab.exec(["node", script, vmm], { timeout: 180_000 })
+      const { status, stdout, stderr } = await lab.exec(["node", script, vmm], { timeout: 240_000 })
       if (status !== 0) throw new Error(`${vmm}: ${stderr.toString()}`)
       results[vmm].push(JSON.parse(stdout.toString()) as NetResults)
     }
@@ -86,7 +86,7 @@ export async function measureNet(runs: number): Promise<Section> {
       line("  of them to the VMM", "receive-packets", "userExitsPerThousand"),
     ],
     notes: [
-      "Counted at the interface, both directions, for 2.5 s of each traffic of iperf3, from 5 s after it began, when V8 has compiled what is hot; exits by the lab's kernel (kvm:kvm_exit, kvm:kvm_userspace_exit).",
+      "Counted at the interface, both directions, for 2.5 s of each traffic of iperf3, from 10 s after it began, when V8 has compiled what is hot; exits by the lab's kernel (kvm:kvm_exit, kvm:kvm_userspace_exit).",
     ],
   }
 }
