@@ -116,7 +116,6 @@ afterEach(() => {
   memory.release()
 })
 
-describe.skipIf(probeIoUring() !== 0)("BlockEngine, io_uring", () => engineTests("io_uring"))
 /** Path of a program in `folder`, made of the C source of that name beside this file. */
 function compiled(name: string, folder: string): string {
   const program = join(folder, name)
@@ -125,6 +124,7 @@ function compiled(name: string, folder: string): string {
   return program
 }
 
+describe.skipIf(probeIoUring() !== 0)("BlockEngine, io_uring", () => engineTests("io_uring"))
 describe("BlockEngine, threads", () => engineTests("threads"))
 
 function engineTests(kind: "io_uring" | "threads"): void {
