@@ -113,6 +113,11 @@ export interface NetBackend {
   transmit(pair: number, frame: TransmitFrame): boolean
   /** A batch of `transmit` is over: guest memory of its frames may be reused when it returns. */
   commit?(pair: number): void
+  /**
+   * Behind `commit`, when the driver has the chains of that batch back: `frames` of it were taken. For backends that can
+   * look without an event for what they bring about, such as acknowledgements.
+   */
+  committed?(pair: number, frames: number): void
   /** The guest has room again after `receive` returned false or `refill` or `allowance` 0. */
   receiveReady?(pair: number): void
   /** The guest uses that many pairs from now on. Frames for others are not received. */

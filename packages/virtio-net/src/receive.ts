@@ -1,4 +1,4 @@
-import type { Chain, Queue } from "@virtkit/interface"
+import type { Chain, GuestMemory, Queue } from "@virtkit/interface"
 import { VIRTIO_F_IN_ORDER } from "@virtkit/virtqueue"
 import type { ReceiveBuffers } from "./backend.js"
 import { completeChecksum } from "./checksum.js"
@@ -136,18 +136,13 @@ export class ReceiveQueue implements ReceiveBuffers {
       core.receiveLimiter.take(length, wirePackets(this.#header, length))
       core.capture?.chains(core.context.memory, this, buffers, length, this.#header)
     }
-    const { memory } = core.context
+    const untracked = core.context.memory.dirtyTracking === false
     let left = bytes
     for (let i = 0; i < buffers; i++) {
       const chain = this.#shift()
       const written = Math.min(left, chain.writableBytes)
       left -= written
-      let dirty = written
-      for (let k = chain.readable; k < chain.count && dirty > 0; k++) {
-        const part = Math.min(dirty, chain.lengths[k]!)
-        memory.markDirty(chain.addresses[k]!, part)
-        dirty -= part
-      }
+      if (!untracked) markWritten(core.context.memory, chain, written)
       this.#queue.push(chain, written)
     }
     this.#received(length)
@@ -283,3 +278,13 @@ export class ReceiveQueue implements ReceiveBuffers {
 }
 
 const NOTHING_LEFT: NetHeader = newHeader()
+
+/** Marks the first `bytes` of the writable part, which a system call wrote. */
+function markWritten(memory: GuestMemory, chain: Chain, bytes: number): void {
+  let left = bytes
+  for (let i = chain.readable; i < chain.count && left > 0; i++) {
+    const part = Math.min(left, chain.lengths[i]!)
+    memory.markDirty(chain.addresses[i]!, part)
+    left -= part
+  }
+}

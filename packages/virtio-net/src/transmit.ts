@@ -93,12 +93,15 @@ export class TransmitQueue {
   }
 
   #finishBatch(): void {
-    if (this.#accepted > 0) this.#core.backend.commit?.(this.#pair)
+    const { backend } = this.#core
+    const accepted = this.#accepted
     this.#accepted = 0
+    if (accepted > 0) backend.commit?.(this.#pair)
     for (let i = 0; i < this.#batched; i++) this.#queue.push(this.#batch[i]!, 0)
     this.#batched = 0
     this.#batchedBytes = 0
     this.#queue.flush()
+    if (accepted > 0) backend.committed?.(this.#pair, accepted)
   }
 
   /** False when neither backend nor rate limit take the frame now. */

@@ -39,6 +39,26 @@ describe("frames of the guest", () => {
     expect(n.device.counters.queues[0]).toMatchObject({ txFrames: 4, txBytes: 4000 })
   })
 
+  it("are the driver's again before the backend looks for answers", async () => {
+    const seen: { frames: number; back: number }[] = []
+    const backend = Object.assign(recorder(), {
+      committed(_pair: number, frames: number) {
+        ring.reap()
+        seen.push({ frames, back: chains.filter(({ written }) => written !== undefined).length })
+      },
+    })
+    const n = await nic({ backend })
+    const ring = n.harness.ring(TX)
+    const chains = [1, 2, 3].map((seed) => ring.add({ readable: [header(), frame(60, seed)] }))
+    // Too short for a frame: it comes back too, and is none.
+    chains.push(ring.add({ readable: [header()] }))
+    n.harness.kick(TX)
+    expect(seen).toEqual([{ frames: 3, back: 4 }])
+    ring.add({ readable: [header()] })
+    n.harness.kick(TX)
+    expect(seen).toHaveLength(1)
+  })
+
   it("wait while the backend has no room", async () => {
     const backend = recorder()
     const n = await nic({ backend })

@@ -65,11 +65,24 @@ export class NearRegion {
     target: Float64Array,
     at: number,
   ): boolean {
-    const range = this.#range
     for (let i = 0; i < count; i++) {
-      if (!this.#isNear(addresses, lengths, i) || range[HOST] === 0) return false
-      target[at + i] = range[HOST]! + (addresses[i]! - range[START]!)
+      if (!this.hostAddress(addresses, lengths, i, 0, target, at + i)) return false
     }
+    return true
+  }
+
+  /** Writes the host address of byte `skip` of buffer `index` into `target` at `at`. False when it has none: see `hostAddresses`. */
+  hostAddress(
+    addresses: Float64Array,
+    lengths: Uint32Array,
+    index: number,
+    skip: number,
+    target: Float64Array,
+    at: number,
+  ): boolean {
+    const range = this.#range
+    if (!this.#isNear(addresses, lengths, index) || range[HOST] === 0) return false
+    target[at] = range[HOST]! + (addresses[index]! - range[START]!) + skip
     return true
   }
 

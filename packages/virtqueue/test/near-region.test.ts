@@ -107,6 +107,8 @@ describe("the region that was used last", () => {
     expect(give([17, 8176])).toBe(false)
     expect(give([0, 1], [8192, 1])).toBe(false)
     expect(give([HIGH - 1, 2])).toBe(false)
+    expect(near.hostAddress(...buffers([0, 1], [HIGH + 4096, 4096]), 1, 96, target, 3)).toBe(true)
+    expect(target[3]).toBe(HOST + HIGH + 4192)
     const none = new NearRegion(new CountingMemory())
     expect(none.hostAddresses(...buffers([0, 1]), 1, target, 0)).toBe(false)
   })

@@ -1,5 +1,6 @@
 import { constants } from "node:os"
 import type { Tap } from "@virtkit/native"
+import { NearRegion } from "@virtkit/virtqueue"
 import type { NetSession, ReceiveBuffers } from "../backend.js"
 import { ETHERNET_HEADER_BYTES, HEADER_BYTES, MAX_FRAME_BYTES, VLAN_TAG_BYTES } from "../constants.js"
 import { OFFLOAD_GSO } from "../offloads.js"
@@ -31,6 +32,7 @@ export class TapReader {
   readonly #pair: number
   readonly #tap: Tap
   readonly #session: NetSession
+  readonly #near: NearRegion
   readonly #events: TapEvents
   /** Whether frames that arrive wake us; nobody could take them while there are no buffers. */
   #listening = true
@@ -48,6 +50,7 @@ export class TapReader {
     this.#pair = pair
     this.#tap = tap
     this.#session = session
+    this.#near = new NearRegion(session.memory)
     this.#events = events
     this.#usual = HEADER_BYTES + ETHERNET_HEADER_BYTES + VLAN_TAG_BYTES + mtu
     tap.drop()
@@ -62,24 +65,39 @@ export class TapReader {
 
   /** Reads frames while there are frames, buffers for them, and allowance. */
   pump(): void {
+    if (this.#readUpTo(FRAMES_PER_TURN)) this.#goOnLater()
+  }
+
+  /**
+   * Reads up to `most` frames that are there, before an event says so: they may answer what was just sent. Does nothing
+   * while no event would come either.
+   */
+  glance(most: number): void {
+    if (!this.#listening) return
+    // Frames that were not read have their event still to come. One that was read and waits for buffers has none.
+    if (this.#readUpTo(most) && this.#tap.result[0] !== 0) this.#goOnLater()
+  }
+
+  /** Whether it ended because there were `most`, so that more may be there. */
+  #readUpTo(most: number): boolean {
     const buffers = this.#session.buffers(this.#pair)
-    if (buffers === undefined || this.#deferred) return
+    if (buffers === undefined || this.#deferred) return false
     if (buffers !== this.#buffers) this.#adopt(buffers)
-    for (let budget = FRAMES_PER_TURN; budget > 0; ) {
+    for (let budget = most; budget > 0; ) {
       const allowed = Math.min(buffers.allowance(), budget, buffers.inOrder ? 1 : FRAMES)
       if (allowed >= 1 && buffers.count < FEW_BUFFERS) buffers.refill()
       const room = this.#learn(buffers)
       if (allowed < 1 || this.#known === 0) {
         this.#listen(false)
-        return
+        return false
       }
       const frames = this.#read(buffers, allowed, !room)
       // At once, so that the guest works on them while more are read.
       if (this.#hand(buffers, frames)) this.#session.received(this.#pair)
-      if (!this.#mayGoOn(buffers)) return
+      if (!this.#mayGoOn(buffers)) return false
       budget -= Math.max(1, frames)
     }
-    this.#goOnLater()
+    return true
   }
 
   #adopt(buffers: ReceiveBuffers): void {
@@ -105,7 +123,6 @@ export class TapReader {
   /** Puts chains that are new into the TAP's ring; false when no more than these will come. */
   #learn(buffers: ReceiveBuffers): boolean {
     const { receiveAddresses, receiveLengths, receiveCounts } = this.#tap
-    const { memory } = this.#session
     const { count } = buffers
     while (this.#known < count) {
       const chain = buffers.at(this.#known)
@@ -113,9 +130,12 @@ export class TapReader {
       if (this.#known === BUFFERS || this.#segments + segments > SEGMENTS) return false
       let at = this.#firstSegment + this.#segments
       for (let i = chain.readable; i < chain.count; i++, at++) {
-        const length = chain.lengths[i]!
-        receiveAddresses[at & (SEGMENTS - 1)] = memory.hostAddress(chain.addresses[i]!, length)
-        receiveLengths[at & (SEGMENTS - 1)] = length
+        const slot = at & (SEGMENTS - 1)
+        // The kernel refuses address 0 (EFAULT), which costs the frame that would have gone there.
+        if (!this.#near.hostAddress(chain.addresses, chain.lengths, i, 0, receiveAddresses, slot)) {
+          receiveAddresses[slot] = 0
+        }
+        receiveLengths[slot] = chain.lengths[i]!
       }
       receiveCounts[(this.#firstBuffer + this.#known) & (BUFFERS - 1)] = segments
       this.#segments += segments
@@ -126,23 +146,29 @@ export class TapReader {
 
   /** Hands the frames that were read to the device; whether it took any. */
   #hand(buffers: ReceiveBuffers, frames: number): boolean {
-    const { frameBuffers, frameBytes, heads, receiveCounts, result } = this.#tap
+    const { frameBuffers, frameBytes, heads, result } = this.#tap
     let taken = false
     for (let i = 0; i < frames; i++) {
       const used = frameBuffers[i]!
       // Those of a frame that the guest does not want wait again, behind all others: they will be learnt again.
       if (buffers.filled(used, frameBytes[i]!, heads, HEAD_STRIDE * i)) taken = true
       else if (buffers.inOrder) break
-      for (let k = 0; k < used; k++) {
-        const segments = receiveCounts[this.#firstBuffer]!
-        this.#firstBuffer = (this.#firstBuffer + 1) & (BUFFERS - 1)
-        this.#firstSegment = (this.#firstSegment + segments) & (SEGMENTS - 1)
-        this.#segments -= segments
-      }
-      this.#known -= used
+      this.#forget(used)
     }
     for (let i = result[2]!; i > 0; i--) buffers.dropped("tooLong")
     return taken
+  }
+
+  /** The first chains hold a frame, or wait behind the others. */
+  #forget(chains: number): void {
+    const { receiveCounts } = this.#tap
+    for (let i = 0; i < chains; i++) {
+      const segments = receiveCounts[this.#firstBuffer]!
+      this.#firstBuffer = (this.#firstBuffer + 1) & (BUFFERS - 1)
+      this.#firstSegment = (this.#firstSegment + segments) & (SEGMENTS - 1)
+      this.#segments -= segments
+    }
+    this.#known -= chains
   }
 
   /** Looks why reading ended. */

@@ -1,5 +1,6 @@
 import { constants } from "node:os"
 import type { Tap } from "@virtkit/native"
+import { NearRegion } from "@virtkit/virtqueue"
 import type { NetSession, TransmitFrame } from "../backend.js"
 import { HEADER_BYTES } from "../constants.js"
 import { writeHeader } from "../header.js"
@@ -9,6 +10,7 @@ import { FRAMES, SEGMENTS } from "./tap-open.js"
 export class TapWriter {
   readonly #tap: Tap
   readonly #session: NetSession
+  readonly #near: NearRegion
   readonly #failed: (errno: number) => void
   #frames = 0
   #segments = 0
@@ -17,6 +19,7 @@ export class TapWriter {
   constructor(tap: Tap, session: NetSession, failed: (errno: number) => void) {
     this.#tap = tap
     this.#session = session
+    this.#near = new NearRegion(session.memory)
     this.#failed = failed
   }
 
@@ -24,7 +27,6 @@ export class TapWriter {
     const { chain, offset } = frame
     if (this.#frames === FRAMES || this.#segments + chain.readable > SEGMENTS) this.commit()
     const { headers, counts, addresses, lengths } = this.#tap
-    const { memory } = this.#session
     const first = this.#segments
     let at = first
     let skip = offset
@@ -34,12 +36,10 @@ export class TapWriter {
         skip -= length
         continue
       }
-      const address = memory.hostAddress(chain.addresses[i]! + skip, length - skip)
-      if (address === 0) {
+      if (!this.#near.hostAddress(chain.addresses, chain.lengths, i, skip, addresses, at)) {
         this.#session.transmitFailed(1, constants.errno.EFAULT)
         return
       }
-      addresses[at] = address
       lengths[at] = length - skip
       skip = 0
       at++

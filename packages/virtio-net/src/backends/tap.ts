@@ -101,6 +101,10 @@ class TapBackend implements NetBackend {
     this.#writers[pair]?.commit()
   }
 
+  committed(pair: number, frames: number): void {
+    this.#readers[pair]?.glance(frames)
+  }
+
   receiveReady(pair: number): void {
     this.#readers[pair]?.pump()
   }
