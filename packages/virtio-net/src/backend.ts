@@ -114,8 +114,8 @@ export interface NetBackend {
   /** A batch of `transmit` is over: guest memory of its frames may be reused when it returns. */
   commit?(pair: number): void
   /**
-   * Behind `commit`, when the driver has the chains of that batch back: `frames` of it were taken. For backends that can
-   * look without an event for what they bring about, such as acknowledgements.
+   * Once for the batches that a look at the ring found, when the driver has their chains back: `frames` of them were
+   * taken. For backends that can look without an event for what they bring about, such as acknowledgements.
    */
   committed?(pair: number, frames: number): void
   /** The guest has room again after `receive` returned false or `refill` or `allowance` 0. */

@@ -5,11 +5,11 @@ import type { NetCore } from "./core.js"
 import { checkTransmitHeader, type MutableNetHeader, newHeader, readHeader, wirePackets } from "./header.js"
 
 /**
- * Frames, or bytes of them, between two calls of `NetBackend.commit`. After so many bytes it takes longer to send them than to say
- * so, and a sender that waits for that (TCP small queues) goes on meanwhile.
+ * Frames, or bytes of them, between two calls of `NetBackend.commit`. After so many bytes, two frames of the largest size, a
+ * sender that waits for its frames to be sent (TCP small queues) has to hear of them; fewer would wake it for each frame.
  */
 const BATCH = 64
-const BATCH_BYTES = 16_384
+const BATCH_BYTES = 131_072
 
 /** One transmit queue (5.1.6.2): takes frames in batches, checks their headers, hands them to the backend. */
 export class TransmitQueue {
@@ -23,6 +23,8 @@ export class TransmitQueue {
   #batched = 0
   #batchedBytes = 0
   #accepted = 0
+  /** Frames that are sent, and whose answers were not yet looked for. */
+  #sent = 0
   /** The rest of the ring waits for a later turn of the event loop. */
   #deferred = false
   /** It waits for the backend or the rate limit. */
@@ -42,7 +44,9 @@ export class TransmitQueue {
   /** The driver made frames available, or may have. */
   notify(): void {
     if (this.#deferred || this.#blocked || this.#closed) return
-    if (this.#drain() === "limit") {
+    const end = this.#drain()
+    this.#lookForAnswers()
+    if (end === "limit") {
       this.#deferred = true
       this.#core.context.defer(() => {
         this.#deferred = false
@@ -55,6 +59,13 @@ export class TransmitQueue {
   ready(): void {
     this.#blocked = false
     this.notify()
+  }
+
+  /** Once for all that the ring had, so that the driver gets the answers together. */
+  #lookForAnswers(): void {
+    const sent = this.#sent
+    this.#sent = 0
+    if (sent > 0) this.#core.backend.committed?.(this.#pair, sent)
   }
 
   /** Takes as many chains as the ring has at most (bad-input #16). */
@@ -101,7 +112,7 @@ export class TransmitQueue {
     this.#batched = 0
     this.#batchedBytes = 0
     this.#queue.flush()
-    if (accepted > 0) backend.committed?.(this.#pair, accepted)
+    this.#sent += accepted
   }
 
   /** False when neither backend nor rate limit take the frame now. */

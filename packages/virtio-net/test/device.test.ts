@@ -59,6 +59,22 @@ describe("frames of the guest", () => {
     expect(seen).toHaveLength(1)
   })
 
+  it("bring their answers once for all batches that the ring held", async () => {
+    const committed: number[] = []
+    const backend = Object.assign(recorder(), {
+      committed: (_pair: number, frames: number) => committed.push(frames),
+    })
+    const n = await nic({ backend })
+    const ring = n.harness.ring(TX)
+    // A batch ends after 128 KiB.
+    for (let seed = 0; seed < 5; seed++) ring.add({ readable: [header(), frame(60_000, seed)] })
+    n.harness.kick(TX)
+    expect([backend.commits, committed]).toEqual([2, [5]])
+    ring.add({ readable: [header(), frame(60)] })
+    n.harness.kick(TX)
+    expect([backend.commits, committed]).toEqual([3, [5, 1]])
+  })
+
   it("wait while the backend has no room", async () => {
     const backend = recorder()
     const n = await nic({ backend })
